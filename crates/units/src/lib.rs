@@ -20,6 +20,7 @@
 //! ```
 
 mod bytes;
+mod histogram;
 mod id;
 mod money;
 mod nanos;
@@ -29,6 +30,7 @@ mod rate;
 mod rng;
 
 pub use bytes::Bytes;
+pub use histogram::{Bucket, Exponential, Histogram};
 pub use id::{Id, IdVec};
 pub use money::Money;
 pub use nanos::Nanos;
