@@ -1,1 +1,10 @@
-//! model
+//! # model: the one file that describes a system
+//!
+//! In: a file (or one of somebody else's formats). Out: a [`system::System`] in which every name is resolved, or all
+//! mistakes at once, each with its place and its likely fix; then the risks ([`diagnostic::Diagnostic`]s too).
+//!
+//! It opens no socket and reads no clock; it reads files only through the caller's loader.
+
+pub mod diagnostic;
+pub mod span;
+pub mod system;

@@ -21,6 +21,7 @@
 
 mod bytes;
 mod histogram;
+mod dist;
 mod id;
 mod money;
 mod nanos;
@@ -31,6 +32,7 @@ mod rng;
 
 pub use bytes::Bytes;
 pub use histogram::{Bucket, Exponential, Histogram};
+pub use dist::Dist;
 pub use id::{Id, IdVec};
 pub use money::Money;
 pub use nanos::Nanos;
