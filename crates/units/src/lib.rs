@@ -20,8 +20,8 @@
 //! ```
 
 mod bytes;
-mod histogram;
 mod dist;
+mod histogram;
 mod id;
 mod money;
 mod nanos;
@@ -31,8 +31,8 @@ mod rate;
 mod rng;
 
 pub use bytes::Bytes;
-pub use histogram::{Bucket, Exponential, Histogram};
 pub use dist::Dist;
+pub use histogram::{Bucket, Exponential, Histogram};
 pub use id::{Id, IdVec};
 pub use money::Money;
 pub use nanos::Nanos;
