@@ -1,1 +1,54 @@
-fn main() {}
+//! # xtask: every chore and every check
+//!
+//! `cargo xtask test` is what a change must pass; `.ci/run` runs it and what is too slow for it. Chores are Rust
+//! so that they read like the rest and need no shell.
+
+mod bench;
+mod demo;
+mod fuzz;
+mod run;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask <chore>
+
+  test                formatting, clippy with warnings denied, every test, doc tests, tidy
+  tidy                the rules of the house: who may depend on whom, what is banned where, and why
+  demo                the best thing isobar can do today, on an example
+  bench [PART...]     speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named)
+  fuzz [TARGET...] [--seconds N]
+                      every fuzz target on its corpus and on mutations of it (default 60 s each)
+  ci                  what CI runs: .ci/run
+";
+
+#[allow(clippy::print_stdout, reason = "chores talk to a person")]
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (chore, rest) = match args.split_first() {
+        Some((chore, rest)) => (chore.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let result = match chore {
+        "test" => test::run(),
+        "tidy" => tidy::run(),
+        "demo" => demo::run(rest),
+        "bench" => bench::run(rest),
+        "fuzz" => fuzz::run(rest),
+        "ci" => run::step("bash", &[".ci/run"]),
+        "" | "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        unknown => Err(anyhow::anyhow!("no chore is called `{unknown}`\n\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {chore}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,60 @@
-fn main() {}
+//! # isobar: the binary
+//!
+//! One verb, one file in this folder: its flags, its help and its `run`. A verb turns words into calls of the crates
+//! below and their answers into words; it decides nothing itself.
+//!
+//! Data goes to stdout and words to stderr; `--json` gives machines the same answer. The exit codes are in [`exit`].
+
+mod completions;
+mod exit;
+mod output;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The weather map for microservices: forecast, run, break and watch a system that one file describes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isobar",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// When to use colour; NO_COLOR always wins
+    #[arg(long, global = true, value_enum, default_value_t = output::When::Auto)]
+    color: output::When,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not mistakes; clap knows which stream each belongs on.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let terminal = output::Terminal::new(cli.color);
+    let result = match cli.verb {
+        Verb::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::from(exit::OK),
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}

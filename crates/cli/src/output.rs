@@ -1,0 +1,55 @@
+//! Where words go and whether they are coloured.
+
+use std::io::{self, IsTerminal, Write};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What is known of the two streams, decided once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    pub(crate) color_stdout: bool,
+    pub(crate) color_stderr: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new(when: When) -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colored = |terminal: bool| match when {
+            _ if no_color => false,
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal,
+        };
+        Self {
+            color_stdout: colored(io::stdout().is_terminal()),
+            color_stderr: colored(io::stderr().is_terminal()),
+        }
+    }
+
+    pub(crate) fn error(self, error: &anyhow::Error) {
+        let (start, end) = if self.color_stderr { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(io::stderr(), "{start}error{end}: {error:#}");
+    }
+}
+
+/// Writes an answer to stdout in one go.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// `isobar ... | head` closes our stdout: that is a reader who has enough, not a failure.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,29 @@
+//! The list of targets. Add one with its corpus folder when something new parses bytes from outside.
+
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    /// Folder under `fuzz/corpus`; targets that read the same format share one.
+    pub(crate) corpus: &'static str,
+    pub(crate) run: fn(&[u8]),
+}
+
+pub(crate) const TARGETS: &[Target] = &[Target { name: "quantities", corpus: "quantities", run: quantities }];
+
+/// Every quantity parses or says why not, and what it prints parses back to itself.
+fn quantities(data: &[u8]) {
+    fn check<T: std::str::FromStr + std::fmt::Display + PartialEq + std::fmt::Debug>(text: &str)
+    where
+        T::Err: std::fmt::Debug + std::fmt::Display,
+    {
+        match text.parse::<T>() {
+            Ok(value) => assert_eq!(value.to_string().parse::<T>().expect("what we print we read"), value),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    check::<units::Nanos>(&text);
+    check::<units::Bytes>(&text);
+    check::<units::Percent>(&text);
+    check::<units::Money>(&text);
+    check::<units::Rate>(&text);
+}

@@ -1,0 +1,24 @@
+//! Speed as ratios to a named baseline in the same run. Each crate keeps its bench as `examples/bench.rs`, beside
+//! the code it measures; this only finds and starts them.
+
+use crate::run;
+use anyhow::{Result, bail};
+
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let known: Vec<String> = std::fs::read_dir(run::root().join("crates"))?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("examples/bench.rs").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let (parts, flags): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| !arg.starts_with("--"));
+    if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
+        bail!("no bench is called `{unknown}`; there are: {}", known.join(", "));
+    }
+    let chosen: Vec<&String> = if parts.is_empty() { known.iter().collect() } else { parts };
+    for part in chosen {
+        let mut command = vec!["run", "--release", "--package", part, "--example", "bench", "--"];
+        command.extend(flags.iter().map(|flag| flag.as_str()));
+        run::step("cargo", &command)?;
+    }
+    Ok(())
+}

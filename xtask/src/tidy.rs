@@ -1,0 +1,305 @@
+//! The rules of the house as data, each with its reason. A rule that is not checked is a wish.
+
+use crate::run;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What of ours a crate may use directly. Arrows only point up this list.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("units", &[]),
+    ("policy", &["units"]),
+    ("model", &["units", "policy"]),
+    ("sim", &["units", "model", "policy"]),
+    ("telemetry", &["units"]),
+    ("proxy", &["units", "policy", "telemetry"]),
+    ("control", &["units", "model", "policy", "proxy", "telemetry"]),
+    ("up", &["units", "model", "policy", "control", "proxy", "telemetry"]),
+    ("ui", &[]),
+    ("cli", &["units", "policy", "model", "sim", "telemetry", "proxy", "control", "up", "ui"]),
+    ("xtask", &[]),
+    ("fuzz", &["units", "policy", "model", "sim", "telemetry", "proxy"]),
+];
+
+/// What a crate must never reach, however indirectly, and why.
+const NEVER: &[(&str, &[&str], &str)] = &[
+    (
+        "policy",
+        &["tokio", "futures-util", "rand"],
+        "policies also run in the simulator, which has no runtime and one source of luck",
+    ),
+    ("model", &["tokio"], "a file is read and judged without a runtime"),
+    (
+        "sim",
+        &["tokio", "rand", "rand_distr"],
+        "same seed, same bytes: no runtime and no samplers but our own",
+    ),
+    ("telemetry", &["tokio"], "stores and codecs are pure; sockets are wired at the edge"),
+    ("proxy", &["model", "sim"], "the proxy runs snapshots; it knows no file"),
+    ("ui", &["tokio"], "the page is data; whoever has a socket serves it"),
+];
+
+/// Never anywhere, and what to use instead.
+const BANNED: &[(&str, &str)] = &[
+    ("ring", "aws-lc-rs is the one provider"),
+    ("openssl-sys", "rustls"),
+    ("native-tls", "rustls"),
+    ("chrono", "units::Nanos, or civil dates by hand"),
+    ("dashmap", "its guards deadlock; shard or send messages"),
+    ("serde_yaml", "unmaintained; model::text"),
+    ("rustls-pemfile", "rustls-pki-types reads PEM"),
+    ("opentelemetry_sdk", "telemetry writes OTLP itself"),
+    ("async-std", "tokio"),
+];
+
+/// Text that may not stand in code, where it may all the same, and why not elsewhere.
+struct BannedText {
+    text: &'static str,
+    /// Path prefixes where it is allowed.
+    except: &'static [&'static str],
+    why: &'static str,
+}
+
+const BANNED_TEXT: &[BannedText] = &[
+    BannedText {
+        text: "Instant::now",
+        except: CLOCKS,
+        why: "time is an argument; only the edges read a clock",
+    },
+    BannedText {
+        text: "SystemTime::now",
+        except: CLOCKS,
+        why: "time is an argument; only the edges read a clock",
+    },
+    BannedText { text: "thread_rng", except: &[], why: "luck is an argument: units::Rng" },
+    BannedText { text: "rand::rng()", except: &[], why: "luck is an argument: units::Rng" },
+    BannedText { text: "unbounded_channel", except: &[], why: "every queue has a limit" },
+    BannedText { text: "mpsc::channel()", except: &[], why: "every queue has a limit: sync_channel(n)" },
+    BannedText { text: "todo!(", except: &[], why: "no stub is called done" },
+    BannedText { text: "unimplemented!(", except: &[], why: "no stub is called done" },
+    BannedText { text: "/home/", except: &[], why: "no path of one machine in the repository" },
+    BannedText { text: "/root/", except: &[], why: "no path of one machine in the repository" },
+];
+
+/// The edges, and what runs no decisions.
+const CLOCKS: &[&str] = &[
+    "crates/proxy/",
+    "crates/control/",
+    "crates/up/",
+    "crates/cli/",
+    "xtask/",
+    "fuzz/",
+    "crates/model/examples/",
+    "crates/sim/examples/",
+    "crates/telemetry/examples/",
+];
+
+/// Folders that hold no code of ours.
+const NOT_OURS: &[&str] = &["target", ".git", "node_modules", "dist"];
+
+pub(crate) fn run() -> Result<()> {
+    let mut faults = Vec::new();
+    let root = run::root();
+    dependencies(&mut faults)?;
+    crates(&root, &mut faults)?;
+    let mut files = Vec::new();
+    collect(&root, &mut files)?;
+    texts(&root, &files, &mut faults)?;
+    links(&root, &files, &mut faults)?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    faults.sort();
+    bail!("{} untidy:\n  {}", faults.len(), faults.join("\n  "))
+}
+
+fn dependencies(faults: &mut Vec<String>) -> Result<()> {
+    let text = run::output(
+        "cargo",
+        &["metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"],
+    )?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+    let names: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
+        .collect();
+    // Only what ends up in a build counts: dev-dependencies may be oracles.
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for node in metadata["resolve"]["nodes"].as_array().into_iter().flatten() {
+        let id = node["id"].as_str().unwrap_or_default();
+        let entry = uses.entry(id).or_default();
+        for dep in node["deps"].as_array().into_iter().flatten() {
+            let built = dep["dep_kinds"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|kind| kind["kind"].as_str() != Some("dev"));
+            if let (true, Some(pkg)) = (built, dep["pkg"].as_str()) {
+                entry.insert(pkg);
+            }
+        }
+    }
+    let ours: BTreeMap<&str, &str> = metadata["workspace_members"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .filter_map(|id| Some((*names.get(id)?, id)))
+        .collect();
+
+    for (name, id) in &ours {
+        let Some((_, may)) = MAY_USE.iter().find(|(krate, _)| krate == name) else {
+            faults.push(format!(
+                "crate `{name}` has no row in MAY_USE (xtask/src/tidy.rs): say what it may use"
+            ));
+            continue;
+        };
+        for used in uses[id].iter().filter_map(|id| names.get(id)) {
+            if ours.contains_key(used) && !may.contains(used) {
+                faults.push(format!(
+                    "`{name}` uses `{used}`: arrows only point up (design: {})",
+                    may.join(", ")
+                ));
+            }
+        }
+        if *name == "units" && !uses[id].is_empty() {
+            faults.push("`units` is std only, and it has dependencies".to_owned());
+        }
+        let reached = reach(id, &uses, &names);
+        for (_, never, why) in NEVER.iter().filter(|(krate, _, _)| krate == name) {
+            for bad in never.iter().filter(|bad| reached.contains(*bad)) {
+                faults.push(format!("`{name}` reaches `{bad}`: {why}"));
+            }
+        }
+        for (bad, instead) in BANNED.iter().filter(|(bad, _)| reached.contains(bad)) {
+            faults.push(format!("`{name}` reaches `{bad}`: use {instead}"));
+        }
+    }
+    Ok(())
+}
+
+fn reach<'m>(
+    from: &'m str,
+    uses: &BTreeMap<&'m str, BTreeSet<&'m str>>,
+    names: &BTreeMap<&'m str, &'m str>,
+) -> BTreeSet<&'m str> {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![from];
+    while let Some(id) = next.pop() {
+        for used in uses.get(id).into_iter().flatten() {
+            if seen.insert(*used) {
+                next.push(used);
+            }
+        }
+    }
+    seen.iter().filter_map(|id| names.get(id).copied()).collect()
+}
+
+/// Folder name = crate name; lints come from the workspace; the front page says what the crate is.
+fn crates(root: &Path, faults: &mut Vec<String>) -> Result<()> {
+    for entry in std::fs::read_dir(root.join("crates"))? {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))
+            .with_context(|| format!("crates/{name}/Cargo.toml"))?;
+        if !manifest.contains(&format!("name = \"{name}\"")) {
+            faults.push(format!("crates/{name}: the folder's name is the crate's name"));
+        }
+        if !manifest.contains("[lints]\nworkspace = true") {
+            faults.push(format!("crates/{name}/Cargo.toml: `[lints] workspace = true` is missing"));
+        }
+        let front =
+            ["src/lib.rs", "src/main.rs"].iter().map(|file| folder.join(file)).find(|file| file.exists());
+        let opens = front
+            .and_then(|file| std::fs::read_to_string(file).ok())
+            .is_some_and(|text| text.starts_with("//! # "));
+        if !opens {
+            faults.push(format!("crates/{name}: lib.rs opens with `//! # {name}: what it is for`"));
+        }
+    }
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_symlink() || NOT_OURS.contains(&name.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn texts(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    let myself = Path::new("xtask/src/tidy.rs");
+    for file in files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "rs" || end == "ts" || end == "svelte"))
+    {
+        let short = file.strip_prefix(root).unwrap_or(file);
+        if short == myself {
+            continue;
+        }
+        let text = std::fs::read_to_string(file).with_context(|| short.display().to_string())?;
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for banned in BANNED_TEXT.iter().filter(|banned| line.contains(banned.text)) {
+                if !banned.except.iter().any(|prefix| short.starts_with(prefix)) {
+                    faults.push(format!(
+                        "{}:{}: `{}`: {}",
+                        short.display(),
+                        number + 1,
+                        banned.text,
+                        banned.why
+                    ));
+                }
+            }
+        }
+        let allows_unsafe = text.contains("allow(unsafe_code)") || text.contains("allow(unsafe_code\n");
+        if allows_unsafe {
+            faults.push(format!("{}: `allow(unsafe_code)` without a reason", short.display()));
+        }
+    }
+    Ok(())
+}
+
+/// A relative link in a page must lead somewhere.
+fn links(root: &Path, files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "md")) {
+        let short = file.strip_prefix(root).unwrap_or(file);
+        let text = std::fs::read_to_string(file).with_context(|| short.display().to_string())?;
+        let mut fenced = false;
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("```") {
+                fenced = !fenced;
+            }
+            if fenced {
+                continue;
+            }
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let path = target.split('#').next().unwrap_or_default();
+                let elsewhere = path.is_empty() || path.contains("://") || path.starts_with("mailto:");
+                let folder = file.parent().unwrap_or(root);
+                if !elsewhere && !folder.join(path).exists() {
+                    faults.push(format!(
+                        "{}:{}: the link `{target}` leads nowhere",
+                        short.display(),
+                        number + 1
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
