@@ -5,6 +5,9 @@
 //! that grow by the same factor, 2^(1/64): the OTLP exponential histogram of scale 6, which is also a Prometheus
 //! native histogram of schema 6. Merging is addition of integers: exact, in any order.
 //!
+//! Values are nanoseconds, but the buckets are those of *seconds*, the unit that both formats export: a second is not a
+//! power of two of nanoseconds, so buckets cut in nanoseconds could not be handed on without guessing.
+//!
 //! It refuses to be clever about range: there is no rescaling while recording, because two histograms that rescaled at
 //! different moments would disagree about the same numbers. Coarser scales exist only on the way out ([`Histogram::export`]).
 //!
@@ -23,12 +26,16 @@ use std::fmt;
 const PER_OCTAVE: usize = 64;
 const OCTAVE_BITS: u32 = PER_OCTAVE.trailing_zeros();
 
-/// The last bucket ends at 2^64, so that every `u64` has one.
+/// The last place ends beyond 2^64, so that every `u64` has one.
 const INDEX_MAX: usize = 64 * PER_OCTAVE;
+
+/// The place of the bucket that ends at exactly one second: 29 octaves and 57 buckets above a nanosecond.
+const ONE_SECOND: usize = 29 * PER_OCTAVE + 57;
 
 /// Counts of durations in buckets of equal relative width, exactly mergeable.
 ///
-/// Bucket `i` holds the values v with 2^((i−1)/64) < v ≤ 2^(i/64) nanoseconds; zero has a bucket of its own.
+/// Bucket `i` holds the values v with 2^((i−1)/64) < v ≤ 2^(i/64) seconds; zero has a bucket of its own. Inside, a bucket's
+/// place is counted from the shortest, one nanosecond.
 #[derive(Clone, Default)]
 pub struct Histogram {
     /// Counts of the buckets `first..first + counts.len()`; grown by whole octaves and only where values were seen.
@@ -45,15 +52,16 @@ pub struct Histogram {
 /// One bucket that holds something: `count` values in `low..=high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// The Prometheus native index: the bucket ends at 2^(index/64). OTLP's index is one less. `None` is the zero bucket.
-    pub index: Option<u16>,
+    /// The Prometheus native index: the bucket ends at 2^(index/64) seconds. OTLP's index is one less. `None` is the zero
+    /// bucket.
+    pub index: Option<i16>,
     pub low: Nanos,
     pub high: Nanos,
     pub count: u64,
 }
 
 /// What OTLP and Prometheus write down: `counts[k]` belongs to the bucket (base^(offset + k), base^(offset + k + 1)],
-/// base = 2^(2^−scale), in nanoseconds. Prometheus counts its indices from one: `offset + k + 1`.
+/// base = 2^(2^−scale), in seconds. Prometheus counts its indices from one: `offset + k + 1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exponential {
     pub scale: i32,
@@ -217,7 +225,7 @@ impl Histogram {
             count: self.zero,
         });
         zero.into_iter().chain(self.filled().map(|(index, count)| Bucket {
-            index: Some(index as u16),
+            index: Some((index as i32 - ONE_SECOND as i32) as i16),
             low: Nanos(lowest(index)),
             high: Nanos(highest(index)),
             count,
@@ -227,16 +235,17 @@ impl Histogram {
     /// Rebuilds a histogram from stored [`Bucket`]s. `min` and `max` become those of the outermost buckets.
     ///
     /// A bucket whose index is beyond the last is ignored rather than trusted: stored bytes are input.
-    pub fn from_buckets(buckets: impl IntoIterator<Item = (Option<u16>, u64)>, sum: u128) -> Self {
+    pub fn from_buckets(buckets: impl IntoIterator<Item = (Option<i16>, u64)>, sum: u128) -> Self {
         let mut histogram = Self::new();
         for (index, count) in buckets {
-            match index.map(usize::from) {
+            let place = index.map(|index| usize::try_from(i32::from(index) + ONE_SECOND as i32));
+            match place {
                 _ if count == 0 => continue,
                 None => {
                     histogram.widen_range(0, 0);
                     histogram.zero = histogram.zero.saturating_add(count);
                 }
-                Some(index) if index <= INDEX_MAX && lowest(index) <= highest(index) => {
+                Some(Ok(index)) if index <= INDEX_MAX && lowest(index) <= highest(index) => {
                     histogram.widen_range(lowest(index), highest(index));
                     let slot = histogram.slot(index);
                     *slot = slot.saturating_add(count);
@@ -250,10 +259,10 @@ impl Histogram {
     }
 
     /// The form OTLP and Prometheus exchange, at the finest scale that needs no more than `buckets_max` buckets
-    /// (at least two: 1 ns and anything longer lie on either side of index zero at every scale). Coarsening adds
+    /// (at least two: values on either side of one second stay apart at every scale). Coarsening adds
     /// neighbours in pairs, so it loses resolution and never a count.
     pub fn export(&self, buckets_max: usize) -> Exponential {
-        let filled = || self.filled().map(|(index, count)| (index as i32 - 1, count));
+        let filled = || self.filled().map(|(index, count)| (index as i32 - ONE_SECOND as i32 - 1, count));
         let (low, high) = match (filled().next(), filled().last()) {
             (Some((low, _)), Some((high, _))) => (low, high),
             _ => (0, -1),
@@ -414,25 +423,26 @@ const SLICES: [u8; 128] = {
     slices
 };
 
-/// ⌊2^(63 + j/64)⌋ for j = 0..64. Literals, because no compile-time arithmetic computes them and the tests prove them.
+/// ⌊10^9 · 2^(34 + (j−57)/64)⌋ for j = 0..64: the bounds of one octave, scaled to 64 bits; the 57th is one second.
+/// Literals, because no compile-time arithmetic computes them and the tests prove them.
 #[rustfmt::skip]
 const BOUNDS: [u64; PER_OCTAVE] = [
-    0x8000_0000_0000_0000, 0x8164_D1F3_BC03_0773, 0x82CD_8698_AC2B_A1D7, 0x843A_28C3_ACDE_4046,
-    0x85AA_C367_CC48_7B14, 0x871F_6196_9E8D_1010, 0x8898_0E80_92DA_8527, 0x8A14_D575_496E_FD9A,
-    0x8B95_C1E3_EA8B_D6E6, 0x8D1A_DF5B_7E5B_A9E5, 0x8EA4_398B_45CD_53C0, 0x9031_DC43_1466_B1DC,
-    0x91C3_D373_AB11_C336, 0x935A_2B2F_13E6_E92B, 0x94F4_EFA8_FEF7_0961, 0x9694_2D37_2018_5A00,
-    0x9837_F051_8DB8_A96F, 0x99E0_4593_20B7_FA64, 0x9B8D_39B9_D54E_5538, 0x9D3E_D9A7_2CFF_B750,
-    0x9EF5_3260_91A1_11AD, 0xA0B0_510F_B971_4FC2, 0xA270_4303_0C49_6818, 0xA435_15AE_09E6_809E,
-    0xA5FE_D6A9_B151_38EA, 0xA7CD_93B4_E965_3569, 0xA9A1_5AB4_EA7C_0EF8, 0xAB7A_39B5_A93E_D337,
-    0xAD58_3EEA_42A1_4AC6, 0xAF3B_78AD_690A_4374, 0xB123_F581_D2AC_258F, 0xB311_C412_A911_2489,
-    0xB504_F333_F9DE_6484, 0xB6FD_91E3_28D1_7791, 0xB8FB_AF47_62FB_9EE9, 0xBAFF_5AB2_133E_45FB,
-    0xBD08_A39F_580C_36BE, 0xBF17_99B6_7A73_1082, 0xC12C_4CCA_6670_9456, 0xC346_CCDA_2497_6407,
-    0xC567_2A11_5506_DADD, 0xC78D_74C8_ABB9_B15C, 0xC9B9_BD86_6E2F_27A2, 0xCBEC_14FE_F272_7C5C,
-    0xCE24_8C15_1F84_80E3, 0xD063_33DA_EF2B_2594, 0xD2A8_1D91_F12A_E45A, 0xD4F3_5AAB_CFED_FA1F,
-    0xD744_FCCA_D69D_6AF4, 0xD99D_15C2_78AF_D7B5, 0xDBFB_B797_DAF2_3755, 0xDE60_F482_5E0E_9123,
-    0xE0CC_DEEC_2A94_E111, 0xE33F_8972_BE8A_5A51, 0xE5B9_06E7_7C83_48A8, 0xE839_6A50_3C4B_DC68,
-    0xEAC0_C6E7_DD24_392E, 0xED4F_301E_D994_2B84, 0xEFE4_B99B_DCDA_F5CB, 0xF281_773C_59FF_B139,
-    0xF525_7D15_2486_CC2C, 0xF7D0_DF73_0AD1_3BB8, 0xFA83_B2DB_722A_033A, 0xFD3E_0C0C_F486_C174,
+    0x8099_2ABB_83A5_34A2, 0x81FF_A7A9_549C_A6E3, 0x836A_0BEE_9D9D_5401, 0x84D8_626D_3118_D396,
+    0x864A_B625_376B_7B77, 0x87C1_1235_836D_16A3, 0x893B_81DB_E7ED_5966, 0x8ABA_1075_8E1E_A3CF,
+    0x8C3C_C97F_4CF1_AADD, 0x8DC3_B896_0164_A7D9, 0x8F4E_E976_E7C8_B4CC, 0x90DE_67FF_F600_044C,
+    0x9272_4030_36B7_AA56, 0x940A_7E28_259F_B382, 0x95A7_2E2A_0CA4_4F7C, 0x9748_5C9A_622A_DB60,
+    0x98EE_1600_2855_A076, 0x9A98_6705_4D51_2391, 0x9C47_5C77_0CAD_E96D, 0x9DFB_0346_51C9_9C68,
+    0x9FB3_6888_1B4A_8811, 0xA170_9975_DFB0_6757, 0xA332_A36D_F2FD_8A6A, 0xA4F9_93F3_ED7B_61CA,
+    0xA6C5_78B1_139D_848C, 0xA896_5F74_BF06_5071, 0xAA6C_5634_C8B0_4B16, 0xAC47_6B0D_F43F_745F,
+    0xAE27_AC44_5C7D_C318, 0xB00D_2843_E106_0DC2, 0xB1F7_EDA0_9520_AA93, 0xB3E8_0B17_2FD5_1AF7,
+    0xB5DD_8F8D_7D34_1FFD, 0xB7D8_8A12_D0DD_9EA0, 0xB9D9_09E0_79C5_C456, 0xBBDF_1E5A_373C_E5C6,
+    0xBDEA_D70E_AF3D_9B5A, 0xBFFC_43B7_E604_A922, 0xC213_743B_B6F6_4957, 0xC430_78AC_4ED4_7AE7,
+    0xC653_6148_A749_FF7D, 0xC87C_3E7D_03CD_BEC3, 0xCAAB_20E3_6FE2_4EE5, 0xCCE0_1944_3EB5_6CE4,
+    0xCF1B_3896_8C23_39B8, 0xD15C_9000_BF21_1C1F, 0xD3A4_30D9_0D94_3190, 0xD5F2_2CA6_0197_43E0,
+    0xD846_951F_0034_440A, 0xDAA1_7C2C_D195_55DB, 0xDD02_F3EA_2AB1_8362, 0xDF6B_0EA4_3879_3A89,
+    0xE1D9_DEDB_2C86_C2B2, 0xE44F_7742_CB56_E3DD, 0xE6CB_EAC2_FC0E_04AA, 0xE94F_4C78_59CE_1066,
+    0xEBD9_AFB4_C6A1_8262, 0xEE6B_2800_0000_0000, 0xF103_C918_34F0_F723, 0xF3A3_A6F2_9DD0_C333,
+    0xF64A_D5BC_15BC_E751, 0xF8F9_69D9_B5AB_F948, 0xFBAF_77E9_7135_E555, 0xFE6D_14C2_B511_4024,
 ];
 
 #[cfg(test)]
@@ -454,13 +464,18 @@ mod tests {
 
     #[test]
     fn bounds_are_the_exact_powers() {
-        assert_eq!(BOUNDS[0], 1 << 63);
-        for j in 1..PER_OCTAVE {
-            // 2^(j/64) · 2^((64−j)/64) = 2, so the true product of a pair is 2^127, and ours is its floor on both sides.
-            let pair = (u128::from(BOUNDS[j]), u128::from(BOUNDS[PER_OCTAVE - j]));
-            assert!(pair.0 * pair.1 <= 1 << 127 && (pair.0 + 1) * (pair.1 + 1) > 1 << 127, "{j}");
-            let by_float = 2f64.powf(63.0 + j as f64 / 64.0);
-            assert!((BOUNDS[j] as f64 - by_float).abs() <= by_float * 1e-15, "{j}");
+        let second = 1_000_000_000u128 << 34;
+        assert_eq!(u128::from(BOUNDS[57]), second);
+        assert!(BOUNDS.is_sorted() && BOUNDS[0] > 1 << 63);
+        for (j, bound) in BOUNDS.iter().enumerate() {
+            // Two bounds equally far from a second multiply to its square (or, an octave lower, to half of it), so the
+            // true product of a pair is known and ours is its floor on both sides.
+            let (other, product) =
+                if j > 50 { (114 - j, second * second) } else { (50 - j, second * second / 2) };
+            let pair = (u128::from(*bound), u128::from(BOUNDS[other]));
+            assert!(pair.0 * pair.1 <= product && (pair.0 + 1) * (pair.1 + 1) > product, "{j}");
+            let by_float = 1e9 * 2f64.powf(34.0 + (j as f64 - 57.0) / 64.0);
+            assert!((*bound as f64 - by_float).abs() <= by_float * 1e-15, "{j}");
         }
     }
 
@@ -523,10 +538,13 @@ mod tests {
 
     #[test]
     fn an_export_names_the_buckets_of_otlp() {
-        // At scale 0 the bucket of offset k is (2^k, 2^(k+1)]: 2 is in the first, 3 and 4 in the second.
-        let exported = of(&[2, 3, 4, 1_000]).export(10);
-        assert_eq!((exported.scale, exported.offset), (0, 0));
-        assert_eq!(exported.counts, [1, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
+        // At scale 0 the bucket of offset k is (2^k, 2^(k+1)] seconds: 1 s ends the bucket of −1, 2 s that of 0.
+        let seconds = |s: u64| s * 1_000_000_000;
+        let exported = of(&[seconds(1), seconds(2), seconds(3), seconds(4), seconds(1_000)]).export(11);
+        assert_eq!((exported.scale, exported.offset), (0, -1));
+        assert_eq!(exported.counts, [1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let one = of(&[seconds(1)]);
+        assert_eq!(one.buckets().next().and_then(|bucket| bucket.index), Some(0));
     }
 
     proptest! {
