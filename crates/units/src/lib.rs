@@ -23,6 +23,7 @@ mod bytes;
 mod dist;
 mod histogram;
 mod id;
+pub mod math;
 mod money;
 mod nanos;
 mod parse;
@@ -31,7 +32,7 @@ mod rate;
 mod rng;
 
 pub use bytes::Bytes;
-pub use dist::Dist;
+pub use dist::{Dist, DistError, Sampler};
 pub use histogram::{Bucket, Exponential, Histogram};
 pub use id::{Id, IdVec};
 pub use money::Money;
