@@ -9,6 +9,7 @@ mod fuzz;
 mod run;
 mod test;
 mod tidy;
+mod ui;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ cargo xtask <chore>
   bench [PART...]     speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named)
   fuzz [TARGET...] [--seconds N]
                       every fuzz target on its corpus and on mutations of it (default 60 s each)
+  ui [test]           build the web map (needs Node), or check and test its source
   ci                  what CI runs: .ci/run
 ";
 
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "ui" if rest.first().is_some_and(|word| word == "test") => ui::test(),
+        "ui" => ui::run(),
         "ci" => run::step("bash", &[".ci/run"]),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
