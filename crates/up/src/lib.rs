@@ -1,0 +1,2 @@
+//! # up: a whole system on one machine
+pub mod supervisor;
