@@ -1,0 +1,3 @@
+//! # sim
+mod queue;
+pub use queue::{Event, EventQueue, TimerId};
