@@ -168,6 +168,7 @@ pub enum Concurrency {
     Static { max: u32 },
     Gradient { min: u32, max: u32 },
     Vegas { max: u32 },
+    Aimd { min: u32, max: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +192,13 @@ pub enum Priority {
     #[default]
     Critical,
     CriticalPlus,
+}
+
+/// Answers in a row that change an instance's standing; see [`crate::health`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub rise: u32,
+    pub fall: u32,
 }
 
 /// What waits in front of a busy instance.
@@ -301,6 +309,12 @@ impl Default for Eject {
 impl Default for Balance {
     fn default() -> Self {
         Self { kind: BalanceKind::PeakEwma, slow_start: Nanos::ZERO, panic: Percent::from_whole(30) }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { rise: 2, fall: 3 }
     }
 }
 
