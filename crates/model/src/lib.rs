@@ -6,5 +6,6 @@
 //! It opens no socket and reads no clock; it reads files only through the caller's loader.
 
 pub mod diagnostic;
+pub mod layout;
 pub mod span;
 pub mod system;
