@@ -1,0 +1,142 @@
+// The connection: a WebSocket that resumes after a drop, Server-Sent Events when none can be opened, and always an honest
+// word about how old the picture is.
+
+import { applyFrame, decodeFrame, emptyState, type LiveState, type MapDoc } from "./protocol";
+
+export type Link = "connecting" | "live" | "lost" | "refused";
+
+/** Above the first the age is shown in amber, above the second the picture is grey and said to be stale. */
+export const AGE_WARN_MS = 1_000;
+export const AGE_STALE_MS = 5_000;
+
+const RETRY_FIRST_MS = 250;
+const RETRY_MAX_MS = 5_000;
+/** This often in a row without a single frame and we try the fallback. */
+const SOCKET_FAILURES_MAX = 3;
+
+export class Live {
+  doc = $state.raw<MapDoc | null>(null);
+  state = $state.raw<LiveState>(emptyState());
+  link = $state<Link>("connecting");
+  /** What went wrong last, in words for a person. */
+  trouble = $state<string | null>(null);
+  /** Milliseconds between a marker's sending and its frame on the screen, as the page measured it. */
+  age = $state<number | null>(null);
+  /** `performance.now()` when the newest frame came in. */
+  arrived = $state(0);
+
+  #socket: WebSocket | null = null;
+  #events: EventSource | null = null;
+  #failures = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #stopped = false;
+  #loading = false;
+  #markers: { id: number; sent: number }[] = [];
+
+  start(): void {
+    this.#stopped = false;
+    void this.#loadMap();
+    this.#open();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#socket?.close();
+    this.#events?.close();
+  }
+
+  /** The page calls this after the frame it got has been drawn. */
+  drawn(): void {
+    for (const marker of this.#markers.splice(0)) {
+      const age = performance.now() - marker.sent;
+      this.age = age;
+      if (this.#socket?.readyState === WebSocket.OPEN) {
+        this.#socket.send(JSON.stringify({ marker: marker.id, age_ms: Math.round(age) }));
+      }
+    }
+  }
+
+  async #loadMap(): Promise<void> {
+    if (this.#loading) return;
+    this.#loading = true;
+    try {
+      const answer = await fetch("/v1/map", { headers: { Accept: "application/json" } });
+      if (answer.status === 401) {
+        this.link = "refused";
+        this.trouble = "this isobar asks for its token: open the address that `isobar up` printed";
+        return;
+      }
+      if (!answer.ok) throw new Error(`the map was refused: ${answer.status}`);
+      this.doc = (await answer.json()) as MapDoc;
+    } catch (error) {
+      this.trouble = error instanceof Error ? error.message : String(error);
+    } finally {
+      this.#loading = false;
+    }
+  }
+
+  #open(): void {
+    if (this.#failures >= SOCKET_FAILURES_MAX) {
+      this.#listen();
+      return;
+    }
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/v1/live`);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    socket.onopen = () => {
+      if (this.state.sequence > 0) socket.send(JSON.stringify({ resume: this.state.sequence }));
+    };
+    socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
+      if (typeof data === "string") this.#words(data);
+      else this.#frame(data);
+    };
+    socket.onclose = () => this.#lost();
+  }
+
+  #words(text: string): void {
+    const message = JSON.parse(text) as { marker?: number; change?: number };
+    if (typeof message.marker === "number") this.#markers.push({ id: message.marker, sent: performance.now() });
+    if (typeof message.change === "number") void this.#loadMap();
+  }
+
+  #frame(bytes: ArrayBuffer): void {
+    const frame = decodeFrame(bytes);
+    const next = applyFrame(this.state, frame);
+    if (next === null) {
+      // A gap: a keyframe puts it right.
+      if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ resume: 0 }));
+      return;
+    }
+    this.#failures = 0;
+    this.link = "live";
+    this.trouble = null;
+    this.arrived = performance.now();
+    if (next.revision !== this.doc?.revision) void this.#loadMap();
+    this.state = next;
+  }
+
+  #lost(): void {
+    if (this.#stopped) return;
+    this.#failures += 1;
+    if (this.link !== "refused") this.link = "lost";
+    this.trouble ??= "isobar does not answer";
+    const wait = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** Math.min(this.#failures, 6));
+    this.#timer = setTimeout(() => this.#open(), wait);
+  }
+
+  #listen(): void {
+    const events = new EventSource("/v1/live/events");
+    this.#events = events;
+    events.addEventListener("frame", ({ data }: MessageEvent<string>) => {
+      this.#frame(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
+    });
+    events.addEventListener("change", () => void this.#loadMap());
+    events.onerror = () => {
+      events.close();
+      this.#failures = 0;
+      this.#lost();
+    };
+  }
+}

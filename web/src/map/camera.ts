@@ -1,0 +1,55 @@
+// Where we look. Screen = (world − centre) × scale + half the screen.
+
+export interface Camera {
+  x: number;
+  y: number;
+  scale: number;
+}
+
+export interface Size {
+  width: number;
+  height: number;
+}
+
+export const SCALE_MIN = 0.02;
+export const SCALE_MAX = 6;
+
+/** Below it services are drawn as groups, above the second also their instances. */
+export const SCALE_GROUPS = 0.28;
+export const SCALE_INSTANCES = 1.7;
+
+const clamp = (value: number, low: number, high: number): number => Math.min(high, Math.max(low, value));
+
+export function fit(bounds: { left: number; top: number; right: number; bottom: number }, size: Size, margin = 48): Camera {
+  const width = Math.max(1, bounds.right - bounds.left);
+  const height = Math.max(1, bounds.bottom - bounds.top);
+  const scale = Math.min((size.width - 2 * margin) / width, (size.height - 2 * margin) / height, 1.6);
+  return {
+    x: (bounds.left + bounds.right) / 2,
+    y: (bounds.top + bounds.bottom) / 2,
+    scale: clamp(scale, SCALE_MIN, SCALE_MAX),
+  };
+}
+
+export const toScreen = (camera: Camera, size: Size, x: number, y: number): [number, number] => [
+  (x - camera.x) * camera.scale + size.width / 2,
+  (y - camera.y) * camera.scale + size.height / 2,
+];
+
+export const toWorld = (camera: Camera, size: Size, x: number, y: number): [number, number] => [
+  (x - size.width / 2) / camera.scale + camera.x,
+  (y - size.height / 2) / camera.scale + camera.y,
+];
+
+/** Zooms by `factor` and keeps the world point under (x, y) where it is. */
+export function zoomAt(camera: Camera, size: Size, x: number, y: number, factor: number): Camera {
+  const [wx, wy] = toWorld(camera, size, x, y);
+  const scale = clamp(camera.scale * factor, SCALE_MIN, SCALE_MAX);
+  return { scale, x: wx - (x - size.width / 2) / scale, y: wy - (y - size.height / 2) / scale };
+}
+
+export const pan = (camera: Camera, dx: number, dy: number): Camera => ({
+  ...camera,
+  x: camera.x - dx / camera.scale,
+  y: camera.y - dy / camera.scale,
+});

@@ -1,0 +1,163 @@
+// The picture as numbers: a pure function of (map, live state, what is chosen). The renderers only copy these arrays;
+// particles are a function of time in the shader, so the same inputs and the same clock draw the same pixels.
+
+import type { EdgeRecord, LiveState, MapDoc, NodeRecord } from "../lib/protocol";
+import { NODE_FLAG } from "../lib/protocol";
+import { sample } from "./curve";
+import { health, type Health } from "./palette";
+
+/** Points along each edge; a cubic chain drawn with this many is smooth at every zoom we offer. */
+export const EDGE_POINTS = 16;
+
+/** Floats of one node's instance: x, y, half width, half height, health, saturation, shape, flags. */
+export const NODE_FLOATS = 8;
+
+/** Floats of one edge's row: width, health, opacity, dashes; phase, speed, density, errors. */
+export const EDGE_FLOATS = 8;
+
+export const HEALTHS: Health[] = ["idle", "ok", "warn", "bad"];
+
+export const SHAPES = { box: 0, pill: 1, drum: 2, hexagon: 3, diamond: 4 } as const;
+
+const SHAPE_OF_KIND: Record<string, number> = {
+  http: SHAPES.box,
+  grpc: SHAPES.box,
+  tcp: SHAPES.box,
+  cache: SHAPES.hexagon,
+  store: SHAPES.drum,
+  queue: SHAPES.pill,
+  external: SHAPES.diamond,
+  gateway: SHAPES.pill,
+};
+
+export interface Geometry {
+  doc: MapDoc;
+  /** EDGE_POINTS × 2 floats for each edge. */
+  edgePoints: Float32Array;
+  edgeLengths: Float32Array;
+  bounds: { left: number; top: number; right: number; bottom: number };
+}
+
+/** What does not change between two revisions of the map. */
+export function geometry(doc: MapDoc): Geometry {
+  const edgePoints = new Float32Array(doc.edges.length * EDGE_POINTS * 2);
+  const edgeLengths = new Float32Array(doc.edges.length);
+  doc.edges.forEach((edge, row) => {
+    const { points, length } = sample(edge.path, EDGE_POINTS);
+    edgeLengths[row] = length;
+    points.forEach(([x, y], k) => {
+      edgePoints[(row * EDGE_POINTS + k) * 2] = x;
+      edgePoints[(row * EDGE_POINTS + k) * 2 + 1] = y;
+    });
+  });
+  const bounds = { left: 0, top: 0, right: 1, bottom: 1 };
+  if (doc.nodes.length > 0) {
+    bounds.left = Math.min(...doc.nodes.map((node) => node.x - node.width / 2));
+    bounds.right = Math.max(...doc.nodes.map((node) => node.x + node.width / 2));
+    bounds.top = Math.min(...doc.nodes.map((node) => node.y - node.height / 2));
+    bounds.bottom = Math.max(...doc.nodes.map((node) => node.y + node.height / 2));
+  }
+  return { doc, edgePoints, edgeLengths, bounds };
+}
+
+export interface Choice {
+  /** Nodes drawn in full; everything else is dimmed. `null`: no filter. */
+  bright: Set<number> | null;
+  selected: number | null;
+  hovered: number | null;
+}
+
+export interface Scene {
+  nodes: Float32Array;
+  edges: Float32Array;
+  /** Rows of edges in drawing order: the worst last, so that they are never hidden. */
+  order: Uint32Array;
+  /** The worst edges, for labels that are always shown. */
+  worst: number[];
+}
+
+const WORST_LABELS = 6;
+
+export function scene(geo: Geometry, live: LiveState, choice: Choice): Scene {
+  const { doc } = geo;
+  const nodes = new Float32Array(doc.nodes.length * NODE_FLOATS);
+  doc.nodes.forEach((node, row) => {
+    const record = live.nodes.get(node.id);
+    const dim = choice.bright !== null && !choice.bright.has(node.id);
+    const flags =
+      (dim ? 1 : 0) + (choice.selected === node.id ? 2 : 0) + (choice.hovered === node.id ? 4 : 0) +
+      (record && (record.flags & NODE_FLAG.fault) !== 0 ? 8 : 0);
+    nodes.set(
+      [
+        node.x,
+        node.y,
+        node.width / 2,
+        node.height / 2,
+        HEALTHS.indexOf(nodeHealth(record)),
+        saturation(record),
+        SHAPE_OF_KIND[node.kind] ?? SHAPES.box,
+        flags,
+      ],
+      row * NODE_FLOATS,
+    );
+  });
+
+  const peak = Math.max(1, ...[...live.edges.values()].map((edge) => edge.rate));
+  const edges = new Float32Array(doc.edges.length * EDGE_FLOATS);
+  const badness = new Float32Array(doc.edges.length);
+  doc.edges.forEach((edge, row) => {
+    const record = live.edges.get(edge.id);
+    const dim = choice.bright !== null && !(choice.bright.has(edge.from) && choice.bright.has(edge.to));
+    const near = choice.hovered !== null && (edge.from === choice.hovered || edge.to === choice.hovered);
+    badness[row] = record ? record.errors * Math.log1p(record.rate) + (record.open > 0 ? 1 : 0) : 0;
+    edges.set(
+      [
+        width(record, peak),
+        HEALTHS.indexOf(edgeHealth(record)),
+        dim ? 0.12 : near ? 1 : 0.75,
+        edge.optional ? 1 : 0,
+        record?.phase ?? 0,
+        record?.speed ?? 0,
+        density(record, peak),
+        record?.errors ?? 0,
+      ],
+      row * EDGE_FLOATS,
+    );
+  });
+  const order = Uint32Array.from(doc.edges.keys()).sort((a, b) => badness[a]! - badness[b]! || a - b);
+  const worst = [...order].reverse().slice(0, WORST_LABELS).filter((row) => badness[row]! > 0.005);
+  return { nodes, edges, order, worst };
+}
+
+export function nodeHealth(record: NodeRecord | undefined): Health {
+  if (!record) return "idle";
+  if (record.instances > 0 && record.healthy === 0) return "bad";
+  const byErrors = health(record.rate, record.errors);
+  const short = record.healthy < record.instances || (record.flags & NODE_FLAG.slo) !== 0;
+  return short && (byErrors === "ok" || byErrors === "idle") ? "warn" : byErrors;
+}
+
+export function edgeHealth(record: EdgeRecord | undefined): Health {
+  if (!record) return "idle";
+  const byErrors = health(record.rate, record.errors);
+  if (record.open === 0) return byErrors;
+  return record.open >= record.breakers ? "bad" : byErrors === "bad" ? "bad" : "warn";
+}
+
+export const saturation = (record: NodeRecord | undefined): number =>
+  record ? Math.max(record.concurrency, record.queue) : 0;
+
+/** Quiet edges stay visible: width grows with the logarithm of the share of the busiest edge (the legend says so). */
+export function width(record: EdgeRecord | undefined, peak: number): number {
+  if (!record || !(record.rate > 0)) return 1;
+  return 1 + 4 * share(record.rate, peak);
+}
+
+/** Share of an edge's particle slots that are filled. */
+export function density(record: EdgeRecord | undefined, peak: number): number {
+  if (!record || !(record.rate > 0)) return 0;
+  return 0.08 + 0.92 * share(record.rate, peak);
+}
+
+/** 0..1 on a logarithmic scale of three decades below the busiest. */
+const share = (rate: number, peak: number): number => Math.min(1, Math.max(0, 1 + Math.log10(rate / peak) / 3));
