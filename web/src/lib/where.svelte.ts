@@ -1,0 +1,79 @@
+// The address is the state: every view has a link, and going back goes back.
+
+export type View = "map" | "table" | "service" | "traces" | "trace" | "act";
+
+export interface Where {
+  view: View;
+  /** The service, or the trace's id. */
+  name: string;
+  filter: string;
+  group: "none" | "team" | "zone";
+}
+
+const GROUPS = ["none", "team", "zone"] as const;
+
+export function parse(path: string, query: string): Where {
+  const [first = "", second = ""] = path.split("/").filter((part) => part !== "").map(decode);
+  const words = new URLSearchParams(query);
+  const group = GROUPS.find((known) => known === words.get("group")) ?? "none";
+  const view = (["table", "service", "traces", "trace", "act"] as const).find((known) => known === first) ?? "map";
+  return { view, name: second, filter: words.get("q") ?? "", group };
+}
+
+export function print({ view, name, filter, group }: Where): string {
+  const words = new URLSearchParams();
+  if (filter !== "") words.set("q", filter);
+  if (group !== "none") words.set("group", group);
+  const path = view === "map" ? "/" : name === "" ? `/${view}` : `/${view}/${encodeURIComponent(name)}`;
+  const query = words.toString();
+  return query === "" ? path : `${path}?${query}`;
+}
+
+/** A hostile or half-typed address must not stop the page. */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The command that answers the same question in a terminal. */
+export function command({ view, name, filter }: Where): string {
+  const quoted = (text: string) => (/^[\w.:%<>=@/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const rest = filter === "" ? "" : ` ${filter.split(/\s+/).map(quoted).join(" ")}`;
+  switch (view) {
+    case "service":
+      return `isobar stat service:${quoted(name)}${rest}`;
+    case "traces":
+      return `isobar trace --search${rest}`;
+    case "trace":
+      return `isobar trace ${quoted(name)}`;
+    case "act":
+      return "isobar scenario run NAME";
+    case "table":
+      return `isobar stat${rest}`;
+    default:
+      return `isobar top${rest}`;
+  }
+}
+
+export class Address {
+  where = $state<Where>({ view: "map", name: "", filter: "", group: "none" });
+
+  constructor() {
+    this.#read();
+    addEventListener("popstate", () => this.#read());
+  }
+
+  go(change: Partial<Where>, replace = false): void {
+    this.where = { ...this.where, ...change };
+    const address = print(this.where);
+    if (replace) history.replaceState(null, "", address);
+    else history.pushState(null, "", address);
+  }
+
+  #read(): void {
+    this.where = parse(location.pathname, location.search);
+  }
+}

@@ -1,0 +1,18 @@
+import { describe, expect, test } from "vitest";
+import { command, parse, print } from "./where.svelte";
+
+describe("an address", () => {
+  test.each(["/", "/table", "/service/web", "/trace/4bf92f", "/traces?q=status%3E%3D500", "/?group=team", "/service/a%2Fb"])("%s goes there and back", (address) => {
+    const [path = "", query = ""] = address.split("?");
+    expect(print(parse(path, query))).toBe(address);
+  });
+
+  test("that is nonsense leads to the map", () => {
+    expect(parse("/%E0%A4%A/../..", "group=nobody")).toMatchObject({ view: "map", group: "none" });
+  });
+});
+
+test("each page knows its command", () => {
+  expect(command(parse("/service/web", "q=zone:b"))).toBe("isobar stat service:web zone:b");
+  expect(command(parse("/service/it's", ""))).toBe("isobar stat service:'it'\\''s'");
+});
