@@ -26,6 +26,7 @@ struct Options {
     list: bool,
 }
 
+#[allow(clippy::print_stdout, reason = "the list is an answer")]
 fn main() -> ExitCode {
     let options = match parse_options() {
         Ok(options) => options,
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         }
     };
     if options.list {
-        TARGETS.iter().for_each(|target| eprintln!("{}", target.name));
+        TARGETS.iter().for_each(|target| println!("{}", target.name));
         return ExitCode::SUCCESS;
     }
     if let Some(unknown) =
