@@ -110,6 +110,13 @@ impl Histogram {
         }
     }
 
+    /// The [`Bucket::index`] a value is counted under, for those who keep counts where this type cannot go (a worker's
+    /// atomics) and hand them back through [`Histogram::from_buckets`].
+    #[inline]
+    pub fn index_of(value: Nanos) -> Option<i16> {
+        (!value.is_zero()).then(|| (bucket_of(value.0) as i32 - ONE_SECOND as i32) as i16)
+    }
+
     /// Adds everything `other` counted. Exact, so the order of merging cannot show in a result.
     pub fn merge(&mut self, other: &Self) {
         if other.total == 0 {

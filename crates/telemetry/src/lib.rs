@@ -1,0 +1,19 @@
+//! # telemetry: what happened, in numbers and traces, a second old and readable by everyone's tools
+//!
+//! In: counts and spans from our proxy, spans, metrics and logs from applications (Zipkin, OTLP). Out: the same, in
+//! everyone's formats, in our terminal's words, and as deltas for the map.
+//!
+//! **Invariant:** no socket and no runtime. Every HTTP door is a function from a request's parts to a response's parts
+//! ([`http`]); `control` owns the wires.
+//! **Invariant:** no clock. Moments are arguments, so a test and a replay see what a live system saw.
+//! **Invariant:** everything has a limit, a policy when full, and a counter that says so.
+
+pub mod http;
+pub mod ids;
+pub mod json;
+pub mod propagation;
+pub mod protobuf;
+pub mod span;
+pub mod traces;
+pub mod tree;
+pub mod zipkin;
