@@ -1,2 +1,7 @@
 //! # up: a whole system on one machine
+pub mod environment;
+pub mod process;
+mod readiness_fd;
 pub mod supervisor;
+pub mod synthetic;
+pub mod words;

@@ -1,0 +1,208 @@
+//! What caches, stores and queues remember. All of it is bounded, and says so when it is full.
+
+use super::behaviour::Cache;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+use units::Rng;
+
+/// A cache with real keys, drawn by Zipf's law and evicted when it is full; or, if only a hit rate is known, a coin.
+#[derive(Debug)]
+pub(crate) struct CacheState {
+    settings: Cache,
+    /// Key to (when it was filled, when it was last used).
+    entries: HashMap<u64, (Instant, u64)>,
+    /// Last use to key: the first is the one to evict.
+    by_use: BTreeMap<u64, u64>,
+    uses: u64,
+    zipf: Zipf,
+    /// With only a hit rate, a flush is remembered as the share of the content that is still missing.
+    missing: f64,
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+}
+
+impl CacheState {
+    pub(crate) fn new(settings: Cache) -> Self {
+        let zipf = Zipf::new(settings.keys, settings.zipf);
+        Self {
+            settings,
+            entries: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            zipf,
+            missing: 0.0,
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    /// One look-up of a key of luck's choosing. A miss fills the entry: its caller fetches what was missing.
+    pub(crate) fn look_up(&mut self, now: Instant, rng: &mut Rng) -> bool {
+        let hit = match self.settings.hit_rate {
+            Some(rate) => {
+                let hit = rng.chance(rate.fraction() * (1.0 - self.missing));
+                // Every miss brings one of about a thousand hot keys back.
+                if !hit {
+                    self.missing = (self.missing - 0.001).max(0.0);
+                }
+                hit
+            }
+            None => self.look_up_key(now, rng),
+        };
+        *if hit { &mut self.hits } else { &mut self.misses } += 1;
+        hit
+    }
+
+    fn look_up_key(&mut self, now: Instant, rng: &mut Rng) -> bool {
+        let key = self.zipf.draw(rng);
+        self.uses += 1;
+        let ttl = self.settings.ttl.map(|it| Duration::from_nanos(it.as_u64()));
+        let fresh = self
+            .entries
+            .get(&key)
+            .is_some_and(|(filled, _)| ttl.is_none_or(|ttl| now.saturating_duration_since(*filled) < ttl));
+        let filled = match self.entries.get(&key) {
+            Some((filled, used)) => {
+                self.by_use.remove(used);
+                if fresh { *filled } else { now }
+            }
+            None => now,
+        };
+        let is_full = !self.entries.contains_key(&key) && self.entries.len() >= self.settings.capacity;
+        if let Some((_, oldest)) = is_full.then(|| self.by_use.pop_first()).flatten() {
+            self.entries.remove(&oldest);
+        }
+        self.entries.insert(key, (filled, self.uses));
+        self.by_use.insert(self.uses, key);
+        fresh
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.entries.clear();
+        self.by_use.clear();
+        self.missing = 1.0;
+    }
+}
+
+/// Draws 0..n with P(k) proportional to 1/(k+1)^s, by inverting the continuous law: exact enough for popularity, and
+/// it needs no table of n entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Zipf {
+    n: f64,
+    exponent: f64,
+}
+
+impl Zipf {
+    pub(crate) fn new(n: u64, exponent: f64) -> Self {
+        Self { n: n.max(1) as f64, exponent: exponent.clamp(0.0, 10.0) }
+    }
+
+    pub(crate) fn draw(self, rng: &mut Rng) -> u64 {
+        let u = rng.unit();
+        let top = self.n + 1.0;
+        let x = if (self.exponent - 1.0).abs() < 1e-9 {
+            top.powf(u)
+        } else {
+            let one_less = 1.0 - self.exponent;
+            (1.0 + u * (top.powf(one_less) - 1.0)).powf(1.0 / one_less)
+        };
+        (x.floor() as u64).clamp(1, self.n as u64) - 1
+    }
+}
+
+/// What was written to a store, by path. Beyond its limit the oldest goes, and is counted.
+#[derive(Debug, Default)]
+pub(crate) struct StoreState {
+    entries: HashMap<String, Bytes>,
+    order: VecDeque<String>,
+    bytes: usize,
+    pub(crate) evicted: u64,
+}
+
+const STORE_ENTRIES_MAX: usize = 10_000;
+const STORE_BYTES_MAX: usize = 16 << 20;
+
+impl StoreState {
+    pub(crate) fn put(&mut self, path: &str, value: Bytes) {
+        if value.len() > STORE_BYTES_MAX {
+            self.evicted += 1;
+            return;
+        }
+        self.bytes += value.len();
+        match self.entries.insert(path.to_owned(), value) {
+            Some(old) => self.bytes -= old.len(),
+            None => self.order.push_back(path.to_owned()),
+        }
+        while self.entries.len() > STORE_ENTRIES_MAX || self.bytes > STORE_BYTES_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(old) = self.entries.remove(&oldest) {
+                self.bytes -= old.len();
+                self.evicted += 1;
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Bytes> {
+        self.entries.get(path).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use units::{Nanos, Percent};
+
+    fn cache(hit_rate: Option<u64>, keys: u64, capacity: usize, ttl: Option<Nanos>) -> CacheState {
+        let hit_rate = hit_rate.map(Percent::from_whole);
+        CacheState::new(Cache { hit_rate, keys, capacity, zipf: 0.9, ttl })
+    }
+
+    fn hit_share(cache: &mut CacheState, from: Instant, rng: &mut Rng) -> f64 {
+        let hits = (0..10_000u64).filter(|n| cache.look_up(from + Duration::from_millis(*n), rng)).count();
+        hits as f64 / 10_000.0
+    }
+
+    #[test]
+    fn caches_hit_as_often_as_their_law_says() {
+        let start = super::super::timer::now();
+        let mut rng = Rng::from_seed(1);
+        let mut coin = cache(Some(90), 1, 1, None);
+        assert!((0.89..0.91).contains(&hit_share(&mut coin, start, &mut rng)));
+        coin.flush();
+        assert!(!coin.look_up(start, &mut rng));
+        assert!(hit_share(&mut coin, start, &mut rng) < 0.88, "a flushed cache is cold first");
+
+        let mut small = cache(None, 1_000, 100, None);
+        let mut whole = cache(None, 1_000, 1_000, None);
+        let (some, most) = (hit_share(&mut small, start, &mut rng), hit_share(&mut whole, start, &mut rng));
+        assert!(some < most && 0.3 < some && 0.9 < most, "{some} {most}");
+        assert_eq!((small.entries.len(), small.by_use.len()), (100, 100));
+
+        let mut brief = cache(None, 1_000, 1_000, Some(Nanos::from_millis(50)));
+        let stale = hit_share(&mut brief, start, &mut rng);
+        assert!(stale < most - 0.2, "{stale} {most}");
+    }
+
+    #[test]
+    fn popularity_falls_by_zipfs_law() {
+        let mut rng = Rng::from_seed(2);
+        let mut counts = [0u32; 1_000];
+        let zipf = Zipf::new(1_000, 1.0);
+        (0..100_000).for_each(|_| counts[zipf.draw(&mut rng) as usize] += 1);
+        let ratio = f64::from(counts[1]) / f64::from(counts[9]);
+        assert!((3.5..6.5).contains(&ratio), "rank 2 against rank 10: {ratio}");
+    }
+
+    #[test]
+    fn a_store_keeps_the_newest() {
+        let mut store = StoreState::default();
+        for n in 0..STORE_ENTRIES_MAX + 5 {
+            store.put(&n.to_string(), Bytes::from_static(b"x"));
+        }
+        assert_eq!((store.get("4"), store.evicted), (None, 5));
+        assert_eq!(store.get("5"), Some(Bytes::from_static(b"x")));
+        store.put("5", Bytes::from_static(b"yy"));
+        assert_eq!(store.bytes, STORE_ENTRIES_MAX + 1);
+    }
+}
