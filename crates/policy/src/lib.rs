@@ -13,12 +13,14 @@ pub mod settings;
 mod backoff;
 mod budget;
 mod deadline;
+mod hedge;
 mod outcome;
 pub mod retry;
 
 pub use backoff::Backoff;
 pub use budget::Budget;
 pub use deadline::Deadline;
+pub use hedge::{HedgeNext, HedgeState};
 pub use outcome::Outcome;
 pub use retry::{Attempt, Hint, Next, RetryState, Why};
 
@@ -33,10 +35,19 @@ pub use balance::{Ask, Balancer, NoPick, Picked};
 pub use endpoint::{Endpoint, Latency, Place};
 pub use health::Health;
 
-// Too much: when to stop asking.
+// Too much: who waits, who is refused, and by whom.
 mod breaker;
+pub mod limit;
+mod queue;
+mod rate_limit;
+pub mod shed;
+mod throttle;
 
 pub use breaker::{Breaker, BreakerState, Permit};
+pub use limit::{Bulkheads, Limiter, Sample};
+pub use queue::{DropWhy, Popped, Pushed, Queue, QueueCounts, Ticket};
+pub use rate_limit::RateLimit;
+pub use throttle::Throttle;
 
 mod math;
 mod window;
