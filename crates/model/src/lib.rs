@@ -7,5 +7,8 @@
 
 pub mod diagnostic;
 pub mod layout;
+pub mod load;
+pub mod resolve;
 pub mod span;
 pub mod system;
+pub mod text;

@@ -156,6 +156,8 @@ pub struct Service {
 pub struct Replicas {
     /// Instances in each region, in the order of `System::regions`; sums to the total.
     pub per_region: Vec<u32>,
+    /// For each region the one zone its instances stand in (`eu-west/a: 2`); `None` deals them to all its zones.
+    pub pinned: Vec<Option<u32>>,
     pub span: Option<Span>,
 }
 
@@ -277,7 +279,7 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub service: At<ServiceId>,
-    /// `None` calls the service as a whole: its only operation, or one of them by weight in forecasts.
+    /// `None` only if the service defines no operations: then it is called as a whole.
     pub operation: Option<At<OperationId>>,
     /// The caller answers all the same when this call fails.
     pub optional: bool,
@@ -444,6 +446,21 @@ pub struct EdgeRule {
     pub operation: Option<OperationId>,
     pub set: EdgeOverrides,
     pub span: Span,
+}
+
+impl EdgeRule {
+    /// Higher wins: caller and callee and operation, caller and callee, callee with operation, callee, caller, nobody.
+    pub fn specificity(&self) -> u8 {
+        let caller = self.from.is_some() || self.from_gateway.is_some();
+        match (caller, self.to.is_some(), self.operation.is_some()) {
+            (true, true, true) => 5,
+            (true, true, false) => 4,
+            (false, _, true) => 3,
+            (false, true, false) => 2,
+            (true, false, _) => 1,
+            (false, false, false) => 0,
+        }
+    }
 }
 
 /// What one entry says; `None` says nothing. `Some(At(None))` says "none" aloud (`retry: none`).
@@ -702,7 +719,7 @@ pub struct Waiver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaiverScope {
     Service(ServiceId),
-    Edge(ServiceId, ServiceId),
+    Edge(Caller, ServiceId),
     Team(TeamId),
     Gateway(GatewayId),
 }

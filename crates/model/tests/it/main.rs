@@ -1,0 +1,4 @@
+//! What the file promises, from the outside: one binary, so that it links once.
+
+mod accepts;
+mod mistakes;
