@@ -8,6 +8,7 @@
 pub mod diagnostic;
 pub mod layout;
 pub mod load;
+mod policy_in_force;
 pub mod resolve;
 pub mod span;
 pub mod system;

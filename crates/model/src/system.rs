@@ -430,10 +430,12 @@ pub struct ScaleStep {
     pub adjustment: i32,
 }
 
-/// The policy of calls, most general first.
+/// The policy of calls. Built by [`Edges::new`]; ask [`System::policy`] what governs one edge.
 #[derive(Clone, Debug, Default)]
 pub struct Edges {
+    /// Most general first.
     pub rules: Vec<EdgeRule>,
+    pub(crate) index: crate::policy_in_force::Index,
 }
 
 /// One entry of `edges`. `None` matches anything.
@@ -446,21 +448,6 @@ pub struct EdgeRule {
     pub operation: Option<OperationId>,
     pub set: EdgeOverrides,
     pub span: Span,
-}
-
-impl EdgeRule {
-    /// Higher wins: caller and callee and operation, caller and callee, callee with operation, callee, caller, nobody.
-    pub fn specificity(&self) -> u8 {
-        let caller = self.from.is_some() || self.from_gateway.is_some();
-        match (caller, self.to.is_some(), self.operation.is_some()) {
-            (true, true, true) => 5,
-            (true, true, false) => 4,
-            (false, _, true) => 3,
-            (false, true, false) => 2,
-            (true, false, _) => 1,
-            (false, false, false) => 0,
-        }
-    }
 }
 
 /// What one entry says; `None` says nothing. `Some(At(None))` says "none" aloud (`retry: none`).

@@ -6,7 +6,7 @@ use super::grammar::who_and_quoted;
 use super::service::PRIORITIES;
 use crate::diagnostic::Diagnostic;
 use crate::span::{At, Span};
-use crate::system::{Caller, EdgeOverrides, EdgeRule, GatewayId, OperationId, ServiceId};
+use crate::system::{Caller, EdgeOverrides, EdgeRule, Edges, GatewayId, OperationId, ServiceId};
 use crate::text::{Entry, Node};
 use policy::settings::{
     Backoff, Balance, BalanceKind, Breaker, Budget, Concurrency, Deviation, Eject, FailureShare, Hedge,
@@ -27,6 +27,7 @@ struct Selector {
 impl<'n> Resolver<'n, '_> {
     pub(super) fn edges(&mut self, entries: &[&'n Entry]) {
         let mut first: HashMap<Selector, Span> = HashMap::new();
+        let mut rules = Vec::with_capacity(entries.len());
         for entry in entries {
             let selector = self.selector(&entry.key, entry.key_span);
             let set = self.overrides(&entry.value);
@@ -38,16 +39,9 @@ impl<'n> Resolver<'n, '_> {
             }
             first.insert(selector, entry.key_span);
             let Selector { from, from_gateway, to, operation } = selector;
-            self.system.edges.rules.push(EdgeRule {
-                from,
-                from_gateway,
-                to,
-                operation,
-                set,
-                span: entry.key_span,
-            });
+            rules.push(EdgeRule { from, from_gateway, to, operation, set, span: entry.key_span });
         }
-        self.system.edges.rules.sort_by_key(EdgeRule::specificity);
+        self.system.edges = Edges::new(rules);
     }
 
     /// `default`, `FROM -> TO`, `FROM -> TO "OPERATION"`, with `*` for anyone.
