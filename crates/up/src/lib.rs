@@ -1,5 +1,7 @@
 //! # up: a whole system on one machine
 pub mod environment;
+pub mod logs;
+pub mod probe;
 pub mod process;
 mod readiness_fd;
 pub mod supervisor;
