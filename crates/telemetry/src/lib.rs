@@ -11,6 +11,7 @@
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod metrics;
 pub mod propagation;
 pub mod protobuf;
 pub mod span;

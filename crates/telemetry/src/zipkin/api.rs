@@ -333,7 +333,8 @@ mod tests {
         let mut protobuf = Vec::new();
         proto::write_spans(&mut protobuf, &list);
         let v1 = br#"[{"traceId":"9","id":"1","name":"x","annotations":[{"timestamp":1600000000000000,"value":"sr","endpoint":{"serviceName":"old"}}],"binaryAnnotations":[]}]"#;
-        let cases: [(&str, &[(&str, &str)], &[u8], &str); 12] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a str);
+        let cases: [Case<'_>; 12] = [
             ("/api/v2/spans", &[("Content-Type", "application/json")], SPANS.as_bytes(), "202 "),
             ("/api/v2/spans", &[], SPANS.as_bytes(), "202 "),
             ("/api/v2/spans", &[("content-encoding", "gzip")], &gzip(SPANS.as_bytes()), "202 "),

@@ -1,0 +1,571 @@
+//! The last fifteen minutes by the second and the last six hours by ten seconds.
+//!
+//! A frame of history is one blob: series in ascending order, each a handful of varints. One byte budget for each of the
+//! two rings. When a ring is over its budget, its oldest frames first give up resolution (a quarter of the buckets, then
+//! a sixteenth, then one per octave: see [`Sparse`]), and only when nothing is left to give up does the oldest go before
+//! its time. Every answer says how far its percentiles may be off.
+
+use super::{Counter, Counters, Delta, Frame, SeriesId, Sparse};
+use crate::protobuf::{Reader, put_varint};
+use std::collections::VecDeque;
+use units::{Histogram, Nanos};
+
+#[derive(Clone, Copy, Debug)]
+pub struct HistorySettings {
+    pub fine: Nanos,
+    pub fine_frames: usize,
+    pub fine_bytes_max: usize,
+    pub coarse: Nanos,
+    pub coarse_frames: usize,
+    pub coarse_bytes_max: usize,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self {
+            fine: Nanos::from_secs(1),
+            fine_frames: 900,
+            fine_bytes_max: 72 << 20,
+            coarse: Nanos::from_secs(10),
+            coarse_frames: 2_160,
+            coarse_bytes_max: 128 << 20,
+        }
+    }
+}
+
+/// What happened in one step of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Point {
+    pub from: Nanos,
+    pub to: Nanos,
+    pub requests: u64,
+    pub errors: u64,
+    pub latency: Sparse,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryUsage {
+    pub bytes: usize,
+    pub fine_frames: usize,
+    pub coarse_frames: usize,
+    /// Frames that gave up resolution, and frames that left before their time.
+    pub coarsened: u64,
+    pub dropped_early: u64,
+}
+
+/// One stored frame.
+#[derive(Debug)]
+struct Stored {
+    /// Its number: time divided by the ring's step.
+    turn: u64,
+    shift: u8,
+    blob: Box<[u8]>,
+    /// The series and the offset at every 64th entry, so that one series is found without reading all.
+    index: Box<[(u32, u32)]>,
+}
+
+const INDEX_EVERY: usize = 64;
+/// How far resolution may fall (one bucket per octave) and in what steps.
+const SHIFT_MAX: u8 = 6;
+const SHIFT_STEP: u8 = 2;
+
+impl Stored {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.blob.len() + self.index.len() * size_of::<(u32, u32)>()
+    }
+
+    fn encode<'a>(
+        turn: u64,
+        shift: u8,
+        deltas: impl Iterator<Item = (SeriesId, &'a Sparse, &'a Counters)>,
+    ) -> Self {
+        let (mut blob, mut index, mut last) = (Vec::new(), Vec::new(), 0u32);
+        for (at, (series, latency, counters)) in deltas.enumerate() {
+            if at % INDEX_EVERY == 0 {
+                index.push((series.0, blob.len() as u32));
+                last = 0;
+            }
+            put_varint(&mut blob, u64::from(series.0 - last));
+            last = series.0;
+            if latency.shift < shift {
+                let mut coarse = latency.clone();
+                coarse.coarsen(shift);
+                put_entry(&mut blob, &coarse, counters);
+            } else {
+                put_entry(&mut blob, latency, counters);
+            }
+        }
+        Self { turn, shift, blob: blob.into(), index: index.into() }
+    }
+
+    /// Calls `each` for every series within `from..=to`.
+    fn decode(&self, from: u32, to: u32, mut each: impl FnMut(SeriesId, Sparse, Counters)) {
+        let block = self.index.partition_point(|(series, _)| *series <= from).saturating_sub(1);
+        let Some((_, offset)) = self.index.get(block) else { return };
+        let mut reader = Reader::new(&self.blob[*offset as usize..]);
+        let (mut at, mut series) = (block * INDEX_EVERY, 0u32);
+        while !reader.is_empty() {
+            if at % INDEX_EVERY == 0 {
+                series = 0;
+            }
+            at += 1;
+            let Some((gap, latency, counters)) = read_entry(&mut reader) else {
+                debug_assert!(false, "history holds bytes it cannot read");
+                return;
+            };
+            series = series.wrapping_add(gap);
+            if series > to {
+                return;
+            }
+            if series >= from {
+                each(SeriesId(series), latency, counters);
+            }
+        }
+    }
+}
+
+/// Latency (resolution, buckets as gap and count in one varint, sum in microseconds), then the counters that are not
+/// zero. Microseconds, because two bytes an entry are worth more than the sum's last three digits.
+fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
+    let some_counters = counters.iter().any(|count| *count > 0);
+    let flags = u64::from(latency.shift & 7)
+        | u64::from(some_counters) << 3
+        | u64::from(latency.zero > 0) << 4
+        | (latency.buckets.len() as u64) << 5;
+    put_varint(blob, flags);
+    if latency.zero > 0 {
+        put_varint(blob, latency.zero);
+    }
+    if !latency.buckets.is_empty() || latency.zero > 0 {
+        put_varint(blob, u64::try_from(latency.sum / 1_000).unwrap_or(u64::MAX));
+    }
+    let mut last: Option<i16> = None;
+    for (index, count) in &latency.buckets {
+        match last {
+            None => {
+                let index = i64::from(*index);
+                put_varint(blob, (index << 1 ^ index >> 63) as u64);
+                put_varint(blob, *count);
+            }
+            Some(last) => {
+                let gap = (index - last - 1) as u64;
+                put_varint(blob, count << 2 | gap.min(3));
+                if gap >= 3 {
+                    put_varint(blob, gap - 3);
+                }
+            }
+        }
+        last = Some(*index);
+    }
+    if some_counters {
+        let set = counters.iter().enumerate().filter(|(_, count)| **count > 0);
+        put_varint(blob, set.clone().fold(0, |bits, (at, _)| bits | 1 << at));
+        set.for_each(|(_, count)| put_varint(blob, *count));
+    }
+}
+
+fn read_entry(reader: &mut Reader<'_>) -> Option<(u32, Sparse, Counters)> {
+    let gap = u32::try_from(reader.varint().ok()?).ok()?;
+    let flags = reader.varint().ok()?;
+    let buckets = usize::try_from(flags >> 5).ok()?;
+    let mut latency = Sparse { shift: (flags & 7) as u8, ..Sparse::default() };
+    if flags & 16 != 0 {
+        latency.zero = reader.varint().ok()?;
+    }
+    if buckets > 0 || latency.zero > 0 {
+        latency.sum = u128::from(reader.varint().ok()?) * 1_000;
+    }
+    latency.buckets.reserve_exact(buckets.min(5_000));
+    let mut index = 0i64;
+    for at in 0..buckets {
+        let count = if at == 0 {
+            let raw = reader.varint().ok()?;
+            index = (raw >> 1) as i64 ^ -((raw & 1) as i64);
+            reader.varint().ok()?
+        } else {
+            let raw = reader.varint().ok()?;
+            let gap = match raw & 3 {
+                3 => reader.varint().ok()?.checked_add(3)?,
+                gap => gap,
+            };
+            index = index.checked_add(i64::try_from(gap).ok()?)?.checked_add(1)?;
+            raw >> 2
+        };
+        latency.buckets.push((i16::try_from(index).ok()?, count));
+    }
+    let mut counters = Counters::default();
+    if flags & 8 != 0 {
+        let set = reader.varint().ok()?;
+        for (at, counter) in counters.iter_mut().enumerate() {
+            if set & 1 << at != 0 {
+                *counter = reader.varint().ok()?;
+            }
+        }
+    }
+    Some((gap, latency, counters))
+}
+
+/// One of the two rings, with the frame it is filling.
+#[derive(Debug)]
+struct Ring {
+    step: Nanos,
+    frames_max: usize,
+    bytes_max: usize,
+    frames: VecDeque<Stored>,
+    bytes: usize,
+    turn: u64,
+    /// Being added up, by series; emptied at every turn.
+    open: Vec<(Sparse, Counters)>,
+    touched: Vec<u32>,
+    coarsened: u64,
+    dropped_early: u64,
+}
+
+impl Ring {
+    fn new(step: Nanos, frames_max: usize, bytes_max: usize) -> Self {
+        Self {
+            step: Nanos(step.0.max(1)),
+            frames_max,
+            bytes_max,
+            frames: VecDeque::with_capacity(frames_max + 1),
+            bytes: 0,
+            turn: 0,
+            open: Vec::new(),
+            touched: Vec::new(),
+            coarsened: 0,
+            dropped_early: 0,
+        }
+    }
+
+    fn add(&mut self, frame: &Frame) {
+        // A frame belongs to the step its end lies in; at 250 ms a frame that is at most a quarter second early.
+        let turn = frame.to.0.saturating_sub(1) / self.step.0;
+        if turn != self.turn {
+            self.close();
+            self.turn = turn;
+        }
+        for delta in &frame.deltas {
+            let at = delta.series.0 as usize;
+            if at >= self.open.len() {
+                self.open.resize_with(at + 1, Default::default);
+            }
+            let (latency, counters) = &mut self.open[at];
+            if latency.is_empty() && counters.iter().all(|count| *count == 0) {
+                self.touched.push(delta.series.0);
+            }
+            latency.merge(&delta.latency);
+            (0..Counter::COUNT).for_each(|at| counters[at] += delta.counters[at]);
+        }
+    }
+
+    /// Stores the frame that was being filled.
+    fn close(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        let open = &self.open;
+        let entries = self.touched.iter().map(|series| {
+            let (latency, counters) = &open[*series as usize];
+            (SeriesId(*series), latency, counters)
+        });
+        let stored = Stored::encode(self.turn, 0, entries);
+        for series in self.touched.drain(..) {
+            let (latency, counters) = &mut self.open[series as usize];
+            latency.buckets.clear();
+            (latency.zero, latency.sum) = (0, 0);
+            *counters = Counters::default();
+        }
+        self.bytes += stored.bytes();
+        self.frames.push_back(stored);
+        let oldest = (self.turn + 1).saturating_sub(self.frames_max as u64);
+        while self.frames.front().is_some_and(|frame| frame.turn < oldest) {
+            self.drop_oldest();
+        }
+        self.stay_within_budget();
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= frame.bytes();
+        }
+    }
+
+    fn stay_within_budget(&mut self) {
+        while self.bytes > self.bytes_max {
+            // From the oldest on, each gives up one step before any gives up the next: the picture stays even.
+            let coarsest = self.frames.iter().map(|frame| frame.shift).min().unwrap_or(SHIFT_MAX);
+            match self.frames.iter().position(|frame| frame.shift == coarsest && coarsest < SHIFT_MAX) {
+                Some(at) => self.coarsen(at),
+                None if self.frames.len() > 1 => {
+                    self.drop_oldest();
+                    self.dropped_early += 1;
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn coarsen(&mut self, at: usize) {
+        let frame = &self.frames[at];
+        let mut entries: Vec<(SeriesId, Sparse, Counters)> = Vec::new();
+        frame.decode(0, u32::MAX, |series, latency, counters| entries.push((series, latency, counters)));
+        let borrowed = entries.iter().map(|(series, latency, counters)| (*series, latency, counters));
+        let coarse = Stored::encode(frame.turn, frame.shift + SHIFT_STEP, borrowed);
+        self.bytes = self.bytes + coarse.bytes() - frame.bytes();
+        self.frames[at] = coarse;
+        self.coarsened += 1;
+    }
+
+    fn open_bytes(&self) -> usize {
+        let heap: usize = self.open.iter().map(|(latency, _)| latency.heap_bytes()).sum();
+        heap + self.open.capacity() * size_of::<(Sparse, Counters)>() + self.touched.capacity() * 4
+    }
+}
+
+/// The totals since start, and both rings.
+#[derive(Debug)]
+pub struct History {
+    fine: Ring,
+    coarse: Ring,
+    totals: Vec<(Histogram, Counters)>,
+}
+
+impl History {
+    pub fn new(settings: HistorySettings) -> Self {
+        Self {
+            fine: Ring::new(settings.fine, settings.fine_frames, settings.fine_bytes_max),
+            coarse: Ring::new(settings.coarse, settings.coarse_frames, settings.coarse_bytes_max),
+            totals: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, frame: &Frame) {
+        self.fine.add(frame);
+        self.coarse.add(frame);
+        for Delta { series, latency, counters } in &frame.deltas {
+            let at = series.0 as usize;
+            if at >= self.totals.len() {
+                self.totals.resize_with(at + 1, || (Histogram::new(), Counters::default()));
+            }
+            let (total, sums) = &mut self.totals[at];
+            total.merge(&latency.histogram());
+            (0..Counter::COUNT).for_each(|at| sums[at] += counters[at]);
+        }
+    }
+
+    /// Everything since start, by series: what a scrape shows. Never shrinks.
+    pub fn totals(&self) -> impl Iterator<Item = (SeriesId, &Histogram, &Counters)> {
+        self.totals
+            .iter()
+            .enumerate()
+            .map(|(at, (latency, counters))| (SeriesId(at as u32), latency, counters))
+    }
+
+    /// The series for which `wanted` says `Some(is it a failure)`, added up in steps of at least the ring's resolution.
+    /// Reaches back 15 minutes by the second, further by ten.
+    pub fn range(
+        &self,
+        from: Nanos,
+        to: Nanos,
+        step: Nanos,
+        wanted: impl Fn(SeriesId) -> Option<bool>,
+    ) -> Vec<Point> {
+        let fine_reach = self.fine.turn.saturating_sub(self.fine.frames_max as u64) * self.fine.step.0;
+        let ring = if from.0 >= fine_reach { &self.fine } else { &self.coarse };
+        let step = Nanos(step.0.max(ring.step.0).div_ceil(ring.step.0) * ring.step.0);
+        let first = from.0 / step.0;
+        let last = to.0.saturating_sub(1).max(from.0) / step.0;
+        // A page cannot draw more; whoever asks for more wants a coarser step.
+        let steps = (last - first + 1).min(10_000);
+        let mut points: Vec<Point> = (0..steps)
+            .map(|at| Point {
+                from: Nanos((first + at) * step.0),
+                to: Nanos((first + at + 1) * step.0),
+                ..Point::default()
+            })
+            .collect();
+        for frame in &ring.frames {
+            let at = (frame.turn * ring.step.0 / step.0).checked_sub(first);
+            let Some(point) = at.and_then(|at| points.get_mut(at as usize)) else { continue };
+            frame.decode(0, u32::MAX, |series, latency, counters| {
+                add(point, wanted(series), &latency, &counters)
+            });
+        }
+        // The step being filled right now counts too: a second old is the promise.
+        if let Some(point) =
+            (ring.turn * ring.step.0 / step.0).checked_sub(first).and_then(|at| points.get_mut(at as usize))
+        {
+            for series in &ring.touched {
+                let (latency, counters) = &ring.open[*series as usize];
+                add(point, wanted(SeriesId(*series)), latency, counters);
+            }
+        }
+        points
+    }
+
+    /// Each series over the last `window`: what tables show. Uses whole steps, and says so in the points' bounds.
+    pub fn window(&self, window: Nanos, now: Nanos) -> Vec<(SeriesId, Sparse, Counters)> {
+        let from = now.saturating_sub(window);
+        let ring = if window.0 <= self.fine.step.0 * self.fine.frames_max as u64 {
+            &self.fine
+        } else {
+            &self.coarse
+        };
+        let mut sums: Vec<(Sparse, Counters)> = Vec::new();
+        sums.resize_with(ring.open.len(), Default::default);
+        let mut sum = |series: SeriesId, latency: &Sparse, counters: &Counters| {
+            if let Some((total, totals)) = sums.get_mut(series.0 as usize) {
+                total.merge(latency);
+                (0..Counter::COUNT).for_each(|at| totals[at] += counters[at]);
+            }
+        };
+        for frame in ring.frames.iter().filter(|frame| frame.turn * ring.step.0 >= from.0) {
+            frame.decode(0, u32::MAX, |series, latency, counters| sum(series, &latency, &counters));
+        }
+        for series in &ring.touched {
+            let (latency, counters) = &ring.open[*series as usize];
+            sum(SeriesId(*series), latency, counters);
+        }
+        let filled = |(latency, counters): &(Sparse, Counters)| {
+            !latency.is_empty() || counters.iter().any(|it| *it > 0)
+        };
+        let numbered = sums.into_iter().enumerate().filter(|(_, sums)| filled(sums));
+        numbered.map(|(at, (latency, counters))| (SeriesId(at as u32), latency, counters)).collect()
+    }
+
+    pub fn usage(&self) -> HistoryUsage {
+        let totals: usize = self.totals.iter().map(|(latency, _)| latency.heap_bytes()).sum();
+        HistoryUsage {
+            bytes: self.fine.bytes
+                + self.coarse.bytes
+                + self.fine.open_bytes()
+                + self.coarse.open_bytes()
+                + totals
+                + self.totals.capacity() * size_of::<(Histogram, Counters)>(),
+            fine_frames: self.fine.frames.len(),
+            coarse_frames: self.coarse.frames.len(),
+            coarsened: self.fine.coarsened + self.coarse.coarsened,
+            dropped_early: self.fine.dropped_early + self.coarse.dropped_early,
+        }
+    }
+}
+
+fn add(point: &mut Point, wanted: Option<bool>, latency: &Sparse, counters: &Counters) {
+    let Some(failed) = wanted else { return };
+    let count = latency.count();
+    point.requests += count;
+    point.errors += if failed { count } else { 0 };
+    point.latency.merge(latency);
+    (0..Counter::COUNT).for_each(|at| point.counters[at] += counters[at]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(to_ms: u64, deltas: &[(u32, &[u64])]) -> Frame {
+        let deltas = deltas
+            .iter()
+            .map(|(series, values)| {
+                let mut latency = Sparse::default();
+                values.iter().for_each(|value| latency.record(Nanos(*value)));
+                Delta { series: SeriesId(*series), latency, counters: [values.len() as u64; Counter::COUNT] }
+            })
+            .collect();
+        Frame {
+            sequence: to_ms,
+            from: Nanos::from_millis(to_ms - 250),
+            to: Nanos::from_millis(to_ms),
+            deltas,
+        }
+    }
+
+    fn all(_: SeriesId) -> Option<bool> {
+        Some(false)
+    }
+
+    #[test]
+    fn seconds_and_tens_of_seconds_add_up() {
+        let mut history = History::new(HistorySettings::default());
+        for quarter in 1..=4 * 1_000u64 {
+            history.add(&frame(quarter * 250, &[(0, &[5_000_000]), (70, &[7_000_000, 9_000_000])]));
+        }
+        let points = history.range(Nanos::from_secs(990), Nanos::from_secs(1_000), Nanos::from_secs(1), all);
+        assert_eq!(points.iter().map(|point| point.requests).collect::<Vec<_>>(), [12; 10]);
+        let only = |series: SeriesId| (series.0 == 70).then_some(true);
+        let points = history.range(Nanos::from_secs(985), Nanos::from_secs(1_000), Nanos::from_secs(5), only);
+        assert_eq!(
+            points.iter().map(|point| (point.requests, point.errors)).collect::<Vec<_>>(),
+            [(40, 40); 3]
+        );
+        assert_eq!(points[0].counters[0], 40);
+        // Older than the fine ring: tens of seconds, whatever was asked.
+        let points = history.range(Nanos::from_secs(20), Nanos::from_secs(50), Nanos::from_secs(1), all);
+        assert_eq!(points.iter().map(|point| point.requests).collect::<Vec<_>>(), [120; 3]);
+        assert_eq!((history.usage().fine_frames, history.usage().coarse_frames), (900, 99));
+        let window = history.window(Nanos::from_secs(10), Nanos::from_secs(1_000));
+        let counts: Vec<_> = window.iter().map(|(series, latency, _)| (series.0, latency.count())).collect();
+        assert_eq!(counts, [(0, 40), (70, 80)]);
+        assert_eq!(history.totals().map(|(_, total, _)| total.count()).sum::<u64>(), 12_000);
+    }
+
+    #[test]
+    fn a_full_ring_gives_up_resolution_before_it_gives_up_time() {
+        let run = |bytes: usize| {
+            let settings = HistorySettings { fine_bytes_max: bytes, ..HistorySettings::default() };
+            let mut history = History::new(settings);
+            for second in 1..=300u64 {
+                let values: Vec<u64> = (0..60).map(|n| 1_000_000 + n * n * 40_000).collect();
+                history.add(&frame(second * 1_000, &[(1, &values), (2, &values)]));
+            }
+            history
+        };
+        let free = run(1 << 30);
+        let needed = free.fine.bytes;
+        let tight = run(needed / 2);
+        assert!(tight.fine.bytes <= needed / 2);
+        assert_eq!(tight.usage().fine_frames, 299, "all of them are still there");
+        let requests = |history: &History| {
+            let points = history.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all);
+            points.iter().map(|point| point.requests).sum::<u64>()
+        };
+        assert_eq!(requests(&tight), requests(&free), "and no count is lost");
+        let (a, b) = (
+            &free.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all)[0].latency,
+            &tight.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all)[0].latency,
+        );
+        let p99 = |sparse: &Sparse| sparse.histogram().quantile(0.99).unwrap().0 as f64;
+        assert!((p99(b) / p99(a) - 1.0).abs() <= b.relative_error(), "{} {}", p99(a), p99(b));
+        assert!(b.relative_error() > a.relative_error());
+        let tiny = run(4_000);
+        assert!(tiny.fine.bytes <= 4_000 && tiny.usage().dropped_early > 0);
+        assert_eq!(tiny.fine.bytes, tiny.fine.frames.iter().map(Stored::bytes).sum::<usize>());
+    }
+
+    proptest! {
+        #[test]
+        fn entries_survive_their_bytes(values in proptest::collection::vec(0u64..1 << 45, 0..50), counters: Counters, shift in 0u8..7, series in proptest::collection::btree_set(0u32..5_000, 1..200)) {
+            let mut latency = Sparse::default();
+            values.iter().for_each(|value| latency.record(Nanos(*value)));
+            latency.coarsen(shift);
+            latency.sum = latency.sum / 1_000 * 1_000;
+            let stored = Stored::encode(1, 0, series.iter().map(|series| (SeriesId(*series), &latency, &counters)));
+            let mut got = Vec::new();
+            stored.decode(0, u32::MAX, |series, read, sums| { assert_eq!((&read, &sums), (&latency, &counters)); got.push(series.0); });
+            prop_assert_eq!(got, series.iter().copied().collect::<Vec<_>>());
+            let (low, high) = (1_000, 3_000);
+            let mut some = Vec::new();
+            stored.decode(low, high, |series, _, _| some.push(series.0));
+            prop_assert_eq!(some, series.range(low..=high).copied().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn torn_entries_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = read_entry(&mut Reader::new(&bytes));
+        }
+    }
+}
