@@ -6,8 +6,10 @@
 //! It opens no socket and reads no clock; it reads files only through the caller's loader.
 
 pub mod diagnostic;
+pub mod draw;
 pub mod layout;
 pub mod load;
+pub mod place;
 mod policy_in_force;
 pub mod resolve;
 pub mod span;

@@ -233,25 +233,9 @@ fn fewest_backward(
 }
 
 fn from_calls(graph: &Graph, classes: &Classes) -> Layers {
-    let Classes { calls, callers, order, members, .. } = classes;
-    let mut layer = vec![0; members.len()];
-    for &class in order {
-        for &to in &calls[class] {
-            layer[to] = layer[to].max(layer[class] + 1);
-        }
-    }
-    // The longest path puts everything as far left as it can stand. Whoever has more arrows going out than coming
-    // in shortens more than it lengthens by moving right.
-    for &class in order.iter().rev() {
-        let nearest = calls[class].iter().map(|&to| layer[to] - 1).min();
-        if let Some(nearest) = nearest
-            && calls[class].len() > callers[class].len()
-        {
-            layer[class] = nearest;
-        }
-    }
+    let mut layer = fill_columns(classes);
+    pull_callers(classes, &mut layer);
     spread_the_lonely(graph, classes, &mut layer);
-    overflow(classes, &mut layer);
 
     // No empty columns.
     let mut used = vec![false; layer.iter().max().map_or(0, |max| max + 1)];
@@ -267,6 +251,74 @@ fn from_calls(graph: &Graph, classes: &Classes) -> Layers {
     let count = used.iter().filter(|used| **used).count();
     let of = classes.of.iter().map(|&class| rank[layer[class]]).collect();
     Layers { of, count, centres: vec![None; count] }
+}
+
+/// A column far taller than the drawing is wide cannot be read: this many nodes fill it.
+fn column_size(nodes: usize) -> usize {
+    ((nodes as f64).sqrt() * 2.2).max(24.0) as usize
+}
+
+/// As far left as the calls allow and the columns have room; whoever stands at the head of the longest chain of calls
+/// goes first, so that a full column delays what matters least.
+fn fill_columns(classes: &Classes) -> Vec<usize> {
+    let Classes { calls, callers, order, members, .. } = classes;
+    let mut chain = vec![0usize; members.len()];
+    for &class in order.iter().rev() {
+        chain[class] = calls[class].iter().map(|&to| chain[to] + 1).max().unwrap_or(0);
+    }
+    let size = column_size(members.iter().map(Vec::len).sum());
+    let mut waits_for: Vec<usize> = callers.iter().map(Vec::len).collect();
+    let mut ready: std::collections::BTreeSet<_> = (0..members.len())
+        .filter(|&it| waits_for[it] == 0 && !calls[it].is_empty())
+        .map(|it| (std::cmp::Reverse(chain[it]), it))
+        .collect();
+    let mut layer = vec![0; members.len()];
+    for column in 0.. {
+        let mut taken = Vec::new();
+        let mut used = 0;
+        while let Some(&next) = ready.first() {
+            let more = members[next.1].len();
+            if used > 0 && used + more > size {
+                break;
+            }
+            ready.pop_first();
+            used += more;
+            taken.push(next.1);
+        }
+        if taken.is_empty() {
+            break;
+        }
+        for class in taken {
+            layer[class] = column;
+            for &to in &calls[class] {
+                waits_for[to] -= 1;
+                if waits_for[to] == 0 {
+                    ready.insert((std::cmp::Reverse(chain[to]), to));
+                }
+            }
+        }
+    }
+    layer
+}
+
+/// Whoever has more arrows going out than coming in shortens more than it lengthens by moving right.
+fn pull_callers(classes: &Classes, layer: &mut [usize]) {
+    let size = column_size(classes.members.iter().map(Vec::len).sum());
+    let mut used = vec![0; layer.iter().max().map_or(0, |max| max + 1)];
+    for (class, &it) in layer.iter().enumerate() {
+        used[it] += classes.members[class].len();
+    }
+    for &class in classes.order.iter().rev() {
+        let nearest = classes.calls[class].iter().map(|&to| layer[to] - 1).min();
+        if let Some(nearest) = nearest
+            && classes.calls[class].len() > classes.callers[class].len()
+            && used[nearest] + classes.members[class].len() <= size
+        {
+            used[layer[class]] -= classes.members[class].len();
+            used[nearest] += classes.members[class].len();
+            layer[class] = nearest;
+        }
+    }
 }
 
 /// Those nobody calls and who call nobody would pile up in the first column; they fill a block instead, beside the
@@ -297,36 +349,6 @@ fn spread_the_lonely(graph: &Graph, classes: &Classes, layer: &mut [usize]) {
         for (index, &class) in lonely[group].iter().enumerate() {
             layer[class] = start + index % span.max(1);
         }
-    }
-}
-
-/// A column far taller than the drawing is wide cannot be read; what it has too many of, and calls nothing itself,
-/// moves on to the next column.
-fn overflow(classes: &Classes, layer: &mut [usize]) {
-    let nodes: usize = classes.members.len();
-    let most = ((nodes as f64).sqrt() * 1.6).max(10.0) as usize;
-    let mut at = 0;
-    let mut columns: Vec<Vec<usize>> = Vec::new();
-    for (class, &it) in layer.iter().enumerate() {
-        if columns.len() <= it {
-            columns.resize(it + 1, Vec::new());
-        }
-        columns[it].push(class);
-    }
-    while at < columns.len() {
-        let excess = columns[at].len().saturating_sub(most);
-        let movable = |class: usize| classes.calls[class].is_empty() && classes.members[class].len() == 1;
-        // The ones written last move, so that one more leaf disturbs one leaf.
-        let moving: Vec<usize> =
-            columns[at].iter().rev().copied().filter(|&it| movable(it)).take(excess).collect();
-        if !moving.is_empty() && at + 1 == columns.len() {
-            columns.push(Vec::new());
-        }
-        for class in moving {
-            layer[class] = at + 1;
-            columns[at + 1].push(class);
-        }
-        at += 1;
     }
 }
 

@@ -19,6 +19,10 @@ const GROUP_GAP: f64 = 16.0;
 const ROUNDS: usize = 24;
 /// Then rounds that level each item with the middle one of its neighbours, which straightens arrows.
 const LEVELLING_ROUNDS: usize = 6;
+/// How much taller than stacked columns a drawing may become for the sake of level lines.
+const STRETCH_MAX: f64 = 1.4;
+/// Bends of a trunk that lie this close become one level line.
+const NEARLY_LEVEL: f64 = 14.0;
 /// A node that was somewhere already outweighs any number of new arrows that would pull it elsewhere.
 const HELD_WEIGHT: f64 = 1e5;
 
@@ -37,7 +41,52 @@ struct Variables {
 }
 
 pub(super) fn assign(graph: &Graph, ladder: &Ladder) -> Rows {
-    let variables = Variables::new(graph, ladder);
+    let mut kinked = kinks(graph, ladder);
+    if let Some(hint) = &ladder.rows_hint {
+        kink_around_what_stays(graph, ladder, hint, &mut kinked);
+        let variables = Variables::new(graph, ladder, &kinked);
+        return relax(graph, ladder, &variables, wishes_at(graph, &variables, hint), ROUNDS);
+    }
+    let variables = Variables::new(graph, ladder, &kinked);
+    let stacked = stacked(graph, ladder, &variables);
+    if extent(&settle_once(graph, ladder, &variables, &stacked)) <= extent(&stacked) * STRETCH_MAX {
+        return relax(graph, ladder, &variables, stacked, ROUNDS);
+    }
+    // A crowd. Level lines hold each other up like planks across scaffolds, and the drawing would grow far beyond its
+    // fullest column. So first find out how things lie with lines that bend freely, then straighten what is nearly so.
+    let loose = Variables::new(graph, ladder, &vec![true; ladder.items.len()]);
+    let lying = relax(graph, ladder, &loose, self::stacked(graph, ladder, &loose), ROUNDS).of;
+    for trunk in &ladder.trunks {
+        let mut level = f64::NAN;
+        for (index, &bend) in trunk.iter().enumerate() {
+            let row = lying[bend as usize];
+            let starts =
+                index == 0 || kinked[trunk[index - 1] as usize] || (row - level).abs() > NEARLY_LEVEL;
+            if starts {
+                level = row;
+                if index > 0 {
+                    kinked[trunk[index - 1] as usize] = true;
+                }
+            }
+        }
+    }
+    let variables = Variables::new(graph, ladder, &kinked);
+    relax(graph, ladder, &variables, wishes_at(graph, &variables, &lying), 0)
+}
+
+fn extent(rows: &[f64]) -> f64 {
+    let lowest = rows.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let highest = rows.iter().copied().fold(f64::INFINITY, f64::min);
+    (lowest - highest).max(0.0)
+}
+
+fn settle_once(graph: &Graph, ladder: &Ladder, variables: &Variables, wish: &[f64]) -> Vec<f64> {
+    let rules = rules(graph, ladder, variables, &[Among::Neighbours]);
+    Separation::new(variables.count, rules).solve(wish, &vec![1.0; variables.count])
+}
+
+/// Pulls everything towards its neighbours, within the rules, from a first guess.
+fn relax(graph: &Graph, ladder: &Ladder, variables: &Variables, first: Vec<f64>, rounds: usize) -> Rows {
     let mut around: Vec<Vec<u32>> = vec![Vec::new(); variables.count];
     for (item, neighbours) in ladder.right.iter().enumerate() {
         let left = variables.of_item[item];
@@ -49,8 +98,7 @@ pub(super) fn assign(graph: &Graph, ladder: &Ladder) -> Rows {
             }
         }
     }
-    let first = first_wishes(graph, ladder, &variables);
-    let settled = ladder.rows_hint.is_some().then(|| keep(graph, ladder, &variables, &first));
+    let settled = ladder.rows_hint.is_some().then(|| keep(graph, ladder, variables, &first));
     let is_settled = |variable: usize| settled.is_some() && variable < graph.nodes.len();
     let weight: Vec<f64> = (0..variables.count)
         .map(|variable| match around[variable].len() {
@@ -60,18 +108,18 @@ pub(super) fn assign(graph: &Graph, ladder: &Ladder) -> Rows {
         })
         .collect();
 
-    let rules = rules(graph, ladder, &variables, &[Among::Neighbours, Among::Solid]);
+    let rules = rules(graph, ladder, variables, &[Among::Neighbours, Among::Solid]);
     let separation = Separation::new(variables.count, rules);
     let mut rows = separation.solve(&first, &weight);
     let mut wish = rows.clone();
     let mut sorted = Vec::new();
-    for round in 0..ROUNDS + LEVELLING_ROUNDS {
+    for round in 0..rounds + LEVELLING_ROUNDS {
         for (variable, neighbours) in around.iter().enumerate() {
             wish[variable] = if let (true, Some(settled)) = (is_settled(variable), &settled) {
                 settled[variable]
             } else if neighbours.is_empty() {
                 rows[variable]
-            } else if round < ROUNDS {
+            } else if round < rounds {
                 let mean =
                     neighbours.iter().map(|&it| rows[it as usize]).sum::<f64>() / neighbours.len() as f64;
                 // Half way, or callers and callees would swap places for ever.
@@ -89,7 +137,7 @@ pub(super) fn assign(graph: &Graph, ladder: &Ladder) -> Rows {
                 (rows[variable] + median) / 2.0
             };
         }
-        hug(graph, &variables, &rows, &mut wish);
+        hug(graph, variables, &rows, &mut wish);
         rows = separation.solve(&wish, &weight);
     }
     if let Some(settled) = settled {
@@ -121,13 +169,9 @@ fn keep(graph: &Graph, ladder: &Ladder, variables: &Variables, first: &[f64]) ->
 }
 
 impl Variables {
-    fn new(graph: &Graph, ladder: &Ladder) -> Self {
+    fn new(graph: &Graph, ladder: &Ladder, kinked: &[bool]) -> Self {
         let nodes = graph.nodes.len();
         let mut of_item: Vec<u32> = (0..ladder.items.len() as u32).collect();
-        let mut kinked = kinks(graph, ladder);
-        if let Some(hint) = &ladder.rows_hint {
-            kink_around_what_stays(graph, ladder, hint, &mut kinked);
-        }
         let mut next = nodes as u32;
         for trunk in &ladder.trunks {
             for (index, &bend) in trunk.iter().enumerate() {
@@ -246,6 +290,20 @@ fn kinks(graph: &Graph, ladder: &Ladder) -> Vec<bool> {
     kinked
 }
 
+/// How much of their usual room lines get. Where hundreds pass, the drawing would be mostly lines: they come closer,
+/// down to a bundle in which one can still be followed.
+fn line_share(graph: &Graph, ladder: &Ladder) -> f64 {
+    const AT_EASE: usize = 24;
+    const BUNDLED: f64 = 0.28;
+    if ladder.rows_hint.is_some() {
+        return SQUEEZE;
+    }
+    let mut lines = vec![0usize; ladder.layers.len()];
+    ladder.items[graph.nodes.len()..].iter().for_each(|bend| lines[bend.layer] += 1);
+    let most = lines.into_iter().max().unwrap_or(0).max(AT_EASE);
+    (AT_EASE as f64 / most as f64).max(BUNDLED)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Among {
     /// Whatever stands directly above each other.
@@ -256,7 +314,7 @@ enum Among {
 
 fn rules(graph: &Graph, ladder: &Ladder, variables: &Variables, among: &[Among]) -> Vec<Rule> {
     let is_line = |token: &Token| matches!(token, Token::Item(it) if *it as usize >= graph.nodes.len());
-    let line_share = if ladder.rows_hint.is_some() { SQUEEZE } else { 1.0 };
+    let line_share = line_share(graph, ladder);
     let gap = |upper: &Token, lower: &Token| {
         let half = |token: &Token| match token {
             Token::Item(it) if !is_line(token) => graph.nodes[*it as usize].height / 2.0,
@@ -295,9 +353,10 @@ fn rules(graph: &Graph, ladder: &Ladder, variables: &Variables, among: &[Among])
     rules
 }
 
-/// Every layer stacked tightly and centred, or where things were.
-fn first_wishes(graph: &Graph, ladder: &Ladder, variables: &Variables) -> Vec<f64> {
+/// Every layer stacked tightly and centred.
+fn stacked(graph: &Graph, ladder: &Ladder, variables: &Variables) -> Vec<f64> {
     let mut wish = vec![0.0; variables.count];
+    let share = line_share(graph, ladder);
     for order in &ladder.layers {
         let mut at = 0.0;
         for token in order {
@@ -305,7 +364,7 @@ fn first_wishes(graph: &Graph, ladder: &Ladder, variables: &Variables) -> Vec<f6
                 Token::Item(it) if (it as usize) < graph.nodes.len() => {
                     graph.nodes[it as usize].height + BOX_GAP
                 }
-                Token::Item(_) => LINE_GAP,
+                Token::Item(_) => LINE_GAP * share,
                 Token::Open(_) => LABEL,
                 Token::Close(_) => PAD,
             };
@@ -315,12 +374,16 @@ fn first_wishes(graph: &Graph, ladder: &Ladder, variables: &Variables) -> Vec<f6
             wish[variables.of_token(*token) as usize] -= at / 2.0;
         }
     }
-    if let Some(hint) = &ladder.rows_hint {
-        for (item, row) in hint.iter().enumerate() {
-            wish[variables.of_item[item] as usize] = *row;
-        }
-        hug(graph, variables, &wish.clone(), &mut wish);
+    wish
+}
+
+/// Everything where it already lies.
+fn wishes_at(graph: &Graph, variables: &Variables, rows: &[f64]) -> Vec<f64> {
+    let mut wish = vec![0.0; variables.count];
+    for (item, row) in rows.iter().enumerate() {
+        wish[variables.of_item[item] as usize] = *row;
     }
+    hug(graph, variables, &wish.clone(), &mut wish);
     wish
 }
 
