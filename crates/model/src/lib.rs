@@ -8,6 +8,7 @@
 pub mod diagnostic;
 pub mod draw;
 pub mod layout;
+pub mod lint;
 pub mod load;
 pub mod place;
 mod policy_in_force;
