@@ -1,6 +1,7 @@
 //! # up: a whole system on one machine
 pub mod environment;
 pub mod logs;
+pub mod plan;
 pub mod probe;
 pub mod process;
 mod readiness_fd;

@@ -1,0 +1,10 @@
+//! # control: who is there, what is in force, and the door through which both are asked and changed
+//!
+//! In: a model, check-ins, results of checks, a person's wishes. Out: snapshots for proxies, and an HTTP API.
+//!
+//! **Invariant:** the data plane never waits for anything here. A proxy runs its last good snapshot for as long as it
+//! must; when control comes back, instances check in again and the registry is whole within one lease.
+//! **Invariant:** compiling is pure: the same model, topology and registry give the same snapshot, byte for byte.
+
+pub mod history;
+pub mod registry;

@@ -1,0 +1,305 @@
+//! Who is there: instances check in and are remembered for as long as they keep doing so.
+//!
+//! In memory, eventually consistent, rebuilt from check-ins after a restart: nothing here is worth a disk, because
+//! every instance says it again within one time to live. Time is an argument.
+//!
+//! Discovery alone never sends traffic away: what it says is crossed with what active checks say, by the truth table of
+//! [`policy::health`]. An instance that stopped checking in but answers its checks is kept, because then it is
+//! discovery that is broken.
+
+use policy::Health;
+use policy::health::{Check, decide};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use units::Nanos;
+
+/// A service and the instance's id within it: `web`, `0`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceId {
+    pub service: String,
+    pub id: String,
+}
+
+/// What an instance says about itself when it checks in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckIn {
+    pub address: SocketAddr,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub region: String,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default)]
+    pub team: String,
+    /// Its share among its like; 0 takes no traffic.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// It asks to be left alone: finish what there is, send nothing new.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    said: CheckIn,
+    expires: Nanos,
+    check: Check,
+    /// As it was decided last, to find changes.
+    health: Health,
+}
+
+/// A registered instance as the rest of control sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registered {
+    pub id: InstanceId,
+    pub said: CheckIn,
+    pub health: Health,
+    pub in_discovery: bool,
+}
+
+/// A fleet ten times the largest we are asked for; more is a mistake or an attack, and refused.
+pub const INSTANCES_MAX: usize = 100_000;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the registry is full ({INSTANCES_MAX} instances)")]
+    Full,
+    #[error("a lease of zero would end before it begins")]
+    NoLease,
+}
+
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: BTreeMap<InstanceId, Entry>,
+    /// By the end of their lease, so that expiry costs what expires and not what there is.
+    by_expiry: BTreeSet<(Nanos, InstanceId)>,
+    /// Grows when the set of usable instances changes: the compiler runs again then.
+    revision: u64,
+    pub check_ins: u64,
+    pub expired: u64,
+    pub refused: u64,
+}
+
+impl Registry {
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// An instance says that it is there, for `lease` from now.
+    pub fn check_in(
+        &mut self,
+        now: Nanos,
+        id: InstanceId,
+        said: CheckIn,
+        lease: Nanos,
+    ) -> Result<(), Refused> {
+        if lease.is_zero() {
+            return Err(Refused::NoLease);
+        }
+        self.check_ins += 1;
+        let expires = now.saturating_add(lease);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.by_expiry.remove(&(entry.expires, id.clone()));
+            self.by_expiry.insert((expires, id));
+            entry.expires = expires;
+            if entry.said != said {
+                entry.said = said;
+                self.revision += 1;
+            }
+            let health = Self::health_of(entry, now);
+            if health != entry.health {
+                entry.health = health;
+                self.revision += 1;
+            }
+            return Ok(());
+        }
+        if self.entries.len() >= INSTANCES_MAX {
+            self.refused += 1;
+            return Err(Refused::Full);
+        }
+        let mut entry = Entry { said, expires, check: Check::NotConfigured, health: Health::Gone };
+        entry.health = Self::health_of(&entry, now);
+        self.by_expiry.insert((expires, id.clone()));
+        self.entries.insert(id, entry);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// An instance says goodbye. Nothing is asked of its checks: it knows best.
+    pub fn check_out(&mut self, id: &InstanceId) -> bool {
+        let Some(entry) = self.entries.remove(id) else { return false };
+        self.by_expiry.remove(&(entry.expires, id.clone()));
+        self.revision += 1;
+        true
+    }
+
+    /// What the active check of an instance says now.
+    pub fn set_check(&mut self, now: Nanos, id: &InstanceId, check: Check) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.check = check;
+        self.settle(now, id);
+    }
+
+    /// Lets leases end. Returns when the next one will.
+    pub fn expire(&mut self, now: Nanos) -> Option<Nanos> {
+        while let Some((expires, id)) = self.by_expiry.first().cloned() {
+            if expires > now {
+                return Some(expires);
+            }
+            self.by_expiry.remove(&(expires, id.clone()));
+            self.expired += 1;
+            self.settle(now, &id);
+        }
+        None
+    }
+
+    fn settle(&mut self, now: Nanos, id: &InstanceId) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let health = Self::health_of(entry, now);
+        if health == Health::Gone {
+            let expires = entry.expires;
+            self.entries.remove(id);
+            self.by_expiry.remove(&(expires, id.clone()));
+            self.revision += 1;
+        } else if health != entry.health {
+            entry.health = health;
+            self.revision += 1;
+        }
+    }
+
+    fn health_of(entry: &Entry, now: Nanos) -> Health {
+        match decide(now < entry.expires, entry.check) {
+            Health::Healthy if entry.said.draining => Health::Draining,
+            decided => decided,
+        }
+    }
+
+    /// Everyone, in the order of names.
+    pub fn instances(&self, now: Nanos) -> impl Iterator<Item = Registered> + '_ {
+        self.entries.iter().map(move |(id, entry)| Registered {
+            id: id.clone(),
+            said: entry.said.clone(),
+            health: entry.health,
+            in_discovery: now < entry.expires,
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(name: &str) -> InstanceId {
+        InstanceId { service: "web".to_owned(), id: name.to_owned() }
+    }
+
+    fn said(port: u16) -> CheckIn {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        CheckIn {
+            address,
+            version: String::new(),
+            region: String::new(),
+            zone: String::new(),
+            team: String::new(),
+            weight: 1,
+            draining: false,
+        }
+    }
+
+    /// Plays `0s in a; 5s pass a; 30s tick` with leases of ten seconds; the standing of `a` after each step.
+    #[track_caller]
+    fn check(script: &str, expected: &str) {
+        let mut registry = Registry::default();
+        let mut standings = Vec::new();
+        for step in script.split("; ") {
+            let words: Vec<&str> = step.split(' ').collect();
+            let now: Nanos = words[0].parse().expect("a time");
+            registry.expire(now);
+            match words[1] {
+                "in" => {
+                    registry.check_in(now, id("a"), said(1), Nanos::from_secs(10)).expect("there is room")
+                }
+                "drain" => {
+                    let draining = CheckIn { draining: true, ..said(1) };
+                    registry.check_in(now, id("a"), draining, Nanos::from_secs(10)).expect("there is room");
+                }
+                "out" => drop(registry.check_out(&id("a"))),
+                "pass" => registry.set_check(now, &id("a"), Check::Passing),
+                "fail" => registry.set_check(now, &id("a"), Check::Failing),
+                "tick" => {}
+                other => panic!("no verb {other}"),
+            }
+            standings.push(registry.instances(now).next().map_or("gone", |it| match it.health {
+                Health::Healthy => "ok",
+                Health::Unhealthy => "bad",
+                Health::Draining => "draining",
+                Health::Gone => "kept although gone",
+            }));
+        }
+        assert_eq!(standings.join(" "), expected);
+    }
+
+    #[test]
+    fn a_lease_ends_unless_it_is_renewed() {
+        check("0s in; 9s in; 18s tick; 19s tick", "ok ok ok gone");
+        check("0s in; 1s out; 2s in", "ok gone ok");
+    }
+
+    #[test]
+    fn active_checks_are_crossed_with_discovery() {
+        check("0s in; 1s pass; 10s tick; 11s fail", "ok ok ok gone");
+        check("0s in; 1s fail; 2s pass; 3s fail; 10s tick", "ok bad ok bad gone");
+        check("0s in; 1s pass; 20s tick; 21s in; 22s fail", "ok ok ok ok bad");
+        check("0s in; 1s drain; 2s in", "ok draining ok");
+    }
+
+    #[test]
+    fn unchanged_check_ins_change_nothing() {
+        let mut registry = Registry::default();
+        let lease = Nanos::from_secs(10);
+        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        let revision = registry.revision();
+        (1..100).for_each(|n| registry.check_in(Nanos(n), id("a"), said(1), lease).expect("there is room"));
+        assert_eq!(registry.revision(), revision);
+        registry.check_in(Nanos(100), id("a"), said(2), lease).expect("there is room");
+        assert_eq!(registry.revision(), revision + 1);
+        assert_eq!(registry.check_in(Nanos(1), id("b"), said(1), Nanos::ZERO), Err(Refused::NoLease));
+    }
+
+    proptest! {
+        /// Whoever checks in within every lease stays; whoever never does again is gone one lease later.
+        #[test]
+        fn leases_hold_and_end(beats in proptest::collection::vec((0u64..20, 0u8..5), 1..200)) {
+            let mut registry = Registry::default();
+            let mut last = [None::<u64>; 5];
+            let mut now = 0;
+            for (step, who) in beats {
+                now += step;
+                registry.expire(Nanos::from_secs(now));
+                registry.check_in(Nanos::from_secs(now), id(&who.to_string()), said(1), Nanos::from_secs(30)).expect("room");
+                last[who as usize] = Some(now);
+                for (n, at) in last.iter().enumerate() {
+                    let there = registry.entries.contains_key(&id(&n.to_string()));
+                    prop_assert_eq!(there, at.is_some_and(|at| now < at + 30));
+                }
+                prop_assert_eq!(registry.by_expiry.len(), registry.entries.len());
+            }
+        }
+    }
+}
