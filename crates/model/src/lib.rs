@@ -5,6 +5,8 @@
 //!
 //! It opens no socket and reads no clock; it reads files only through the caller's loader.
 
+pub mod check;
+pub mod codes;
 pub mod diagnostic;
 pub mod draw;
 pub mod layout;
@@ -12,6 +14,7 @@ pub mod lint;
 pub mod load;
 pub mod place;
 mod policy_in_force;
+pub mod render;
 pub mod resolve;
 pub mod span;
 pub mod system;

@@ -7,6 +7,7 @@
 //! **Bounded:** bytes, files, folder entries looked at, and depth of includes ([`Limits`](crate::text::Limits) bounds
 //! the trees). Going beyond is a mistake with a place, like any other.
 
+use crate::check;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::resolve::{self, File};
 use crate::span::{Source, Sources, Span};
@@ -537,6 +538,7 @@ impl<'l> Reader<'l> {
             let (resolved, diagnostics) = resolve::resolve(&files, &name, &mut read_data);
             system = resolved;
             self.diagnostics.extend(diagnostics);
+            self.diagnostics.extend(check::check(&system));
         }
         // An anchor's mistake shows at every alias; it is one mistake. And the reader goes through the file once,
         // from top to bottom, so the list does too.

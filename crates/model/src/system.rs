@@ -468,7 +468,7 @@ pub struct EdgeOverrides {
 }
 
 /// Who calls: a service, or a gateway on behalf of the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
     Service(ServiceId),
     Gateway(GatewayId),

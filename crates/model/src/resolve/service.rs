@@ -83,6 +83,19 @@ impl<'n> Resolver<'n, '_> {
             service.reach = it.value;
         }
         f.only_one(self, &["run", "endpoints"]);
+        if let Some(entry) = f.entry("run")
+            && service.kind == Kind::External
+        {
+            self.report(
+                Diagnostic::error(
+                    "E0211",
+                    entry.key_span,
+                    "a service of kind `external` is somebody else's and never started",
+                )
+                .label("not for `kind: external`")
+                .help("remove `run`, or choose another kind"),
+            );
+        }
         service.run = f.get("run").and_then(|it| self.run_of(it));
         if let Some(list) = f.get("endpoints") {
             service.endpoints = self.endpoints(list);

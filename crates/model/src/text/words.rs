@@ -72,8 +72,14 @@ pub(super) fn explain(kind: &ErrorKind, rest: &str) -> Words {
             "needs quotes",
             Some("put the text into quotes: `\"* -> db\"`"),
         ),
+        K::UnexpectedCharacter { character } if character.is_control() => Words {
+            code: "E0013",
+            message: format!("the control character `{}` may not stand in YAML", character.escape_default()),
+            label: "not allowed",
+            help: Some("write it as an escape (`\\u001b`) in a \"...\" text, or remove it"),
+        },
         K::UnexpectedCharacter { character } => Words {
-            code: if character.is_control() { "E0013" } else { "E0006" },
+            code: "E0006",
             message: format!("the character `{}` cannot begin a value", character.escape_default()),
             label: "needs quotes",
             help: Some("put the text into quotes"),
