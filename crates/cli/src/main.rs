@@ -5,8 +5,10 @@
 //!
 //! Data goes to stdout and words to stderr; `--json` gives machines the same answer. The exit codes are in [`exit`].
 
+mod check;
 mod completions;
 mod exit;
+mod input;
 mod output;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(check::Args),
     Completions(completions::Args),
 }
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     };
     let terminal = output::Terminal::new(cli.color);
     let result = match cli.verb {
+        Verb::Check(args) => check::run(&args, terminal),
         Verb::Completions(args) => completions::run(&args),
     };
     match result {

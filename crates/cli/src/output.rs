@@ -12,6 +12,7 @@ pub(crate) enum When {
 /// What is known of the two streams, decided once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
+    #[allow(dead_code, reason = "verbs that draw on stdout ask it")]
     pub(crate) color_stdout: bool,
     pub(crate) color_stderr: bool,
 }
@@ -52,4 +53,9 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes words to stderr; a reader who has gone is no failure.
+pub(crate) fn words(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -48,9 +48,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0402", "a fallback to what has failed"),
     ("E0403", "calls without end"),
     ("E0404", "weights that do not sum"),
-    ("E0405", "traffic that no route answers"),
-    ("E0406", "more copies than instances"),
-    ("E0407", "a need for a service that never runs"),
+    ("E0405", "a need for a service that never runs"),
     ("E0501", "not an action of a scenario"),
     ("E0502", "not an edge"),
     ("E0503", "not a call"),
@@ -66,8 +64,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0513", "not an expectation"),
 ];
 
-/// What a code says in general.
+/// What a code says in general; also a lint's.
 pub fn title(code: &str) -> Option<&'static str> {
+    if let Some(rule) = crate::lint::rule(code) {
+        return Some(rule.summary);
+    }
     let at = CODES.binary_search_by(|(it, _)| (*it).cmp(code)).ok()?;
     Some(CODES[at].1)
 }

@@ -1,18 +1,16 @@
-//! Mistakes that only the whole system shows: things that wait for each other, calls without end, traffic that no
-//! route answers, numbers that contradict each other across entries.
+//! Mistakes that only the whole system shows: things that wait for each other, calls without end, numbers that
+//! contradict each other across entries.
 //!
 //! These are errors: what they describe cannot run. What runs and will hurt is a lint.
 
 mod cycle;
 mod edges;
-mod routes;
 
 pub use edges::edges;
-pub use routes::answers;
 
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
-use crate::system::{Caller, Fault, Kind, Selection, ServiceId, System, Until, Which};
+use crate::system::{Fault, Kind, Selection, ServiceId, System, Until, Which};
 use cycle::cycles;
 use units::Percent;
 
@@ -22,9 +20,7 @@ pub fn check(system: &System) -> Vec<Diagnostic> {
     needs_in_circles(system, &mut found);
     needs_that_never_come(system, &mut found);
     calls_without_end(system, &mut found);
-    unanswered(system, &mut found);
     for service in &system.services {
-        copies(service, &mut found);
         scaled_outside(service, &mut found);
     }
     selections(system, &mut found);
@@ -62,8 +58,8 @@ fn needs_in_circles(system: &System, found: &mut Vec<Diagnostic>) {
         let mut diagnostic = Diagnostic::error("E0401", place(0), message)
             .label(label)
             .help("remove one of them; a call that may fail at first needs no `needs`");
-        for nth in 1..ids.len() {
-            diagnostic = diagnostic.related(place(nth), format!("needed by `{}`", name(system, ids[nth])));
+        for (nth, id) in ids.iter().enumerate().skip(1) {
+            diagnostic = diagnostic.related(place(nth), format!("needed by `{}`", name(system, *id)));
         }
         found.push(diagnostic);
     }
@@ -76,7 +72,7 @@ fn needs_that_never_come(system: &System, found: &mut Vec<Diagnostic>) {
             let is_job = other.run.as_ref().is_some_and(|run| run.job);
             if need.until == Until::Completed && !is_job {
                 found.push(
-                    Diagnostic::error("E0407", need.service.span, format!("`{}` never completes", other.name.value))
+                    Diagnostic::error("E0405", need.service.span, format!("`{}` never completes", other.name.value))
                         .label("waits for ever")
                         .related(other.name.span, "runs without end")
                         .help("give it `run: {command: ..., job: true}`, or wait until it is `started` or `healthy`"),
@@ -136,49 +132,6 @@ fn calls_without_end(system: &System, found: &mut Vec<Diagnostic>) {
             diagnostic = diagnostic.related(place(nth), format!("called by {}", named(*node)));
         }
         found.push(diagnostic);
-    }
-}
-
-fn unanswered(system: &System, found: &mut Vec<Diagnostic>) {
-    let routes = routes::Table::new(system);
-    for traffic in &system.traffic {
-        let (Caller::Gateway(gateway), Some(request)) = (traffic.to.value, &traffic.request) else {
-            continue;
-        };
-        if system.gateways.get(gateway).is_some() && !routes.answers(system, gateway, &request.value) {
-            let gateway = &system.gateways[gateway];
-            found.push(
-                Diagnostic::error(
-                    "E0405",
-                    request.span,
-                    format!("no route of `{}` answers `{}`", gateway.name.value, request.value),
-                )
-                .label("would be answered with 404")
-                .related(gateway.name.span, "the gateway")
-                .help("add a route (`{path: /, to: ...}` takes everything), or ask for another path"),
-            );
-        }
-    }
-}
-
-fn copies(service: &crate::system::Service, found: &mut Vec<Diagnostic>) {
-    let Some(store) = &service.store else { return };
-    let span = service.replicas.span.unwrap_or(service.name.span);
-    let instances = service.replicas.total();
-    if store.copies > instances && instances > 0 && service.autoscale.is_none() {
-        let copies = store.copies;
-        found.push(
-            Diagnostic::error(
-                "E0406",
-                span,
-                format!(
-                    "`{}` keeps {copies} copies of each item on {instances} instances",
-                    service.name.value
-                ),
-            )
-            .label("fewer than copies")
-            .help(format!("give it at least `replicas: {copies}`, or fewer `copies`")),
-        );
     }
 }
 

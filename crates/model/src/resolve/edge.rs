@@ -102,22 +102,6 @@ impl<'n> Resolver<'n, '_> {
         let timeout =
             timeout_node.and_then(|it| self.or_none(it, |r, it| r.positive::<Nanos>(it, "a timeout")));
         let retry = f.get("retry").and_then(|it| self.or_none(it, Self::retry));
-        if let (Some(At { value: Some(limit), .. }), Some(At { value: Some(retry), span })) =
-            (&timeout, &retry)
-            && let Some(per_try) = retry.per_try
-            && per_try > *limit
-        {
-            let limit_span = timeout_node.map_or(*span, |it| it.span);
-            self.report(
-                Diagnostic::error(
-                    "E0209",
-                    *span,
-                    format!("one try ({per_try}) may last longer than all together ({limit})"),
-                )
-                .label("`per_try` above the timeout")
-                .related(limit_span, "the timeout of all tries"),
-            );
-        }
         let set = EdgeOverrides {
             timeout,
             retry,

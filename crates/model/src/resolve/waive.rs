@@ -33,15 +33,11 @@ impl<'n> Resolver<'n, '_> {
 
     fn lint_code(&mut self, node: &'n Node) -> Option<At<String>> {
         let text = self.text(node, "a lint's code")?;
-        let good = text
-            .value
-            .strip_prefix('L')
-            .is_some_and(|it| it.len() == 3 && it.bytes().all(|b| b.is_ascii_digit()));
-        if good {
+        if crate::lint::rule(text.value).is_some() {
             return Some(text.map(str::to_owned));
         }
         self.report(
-            Diagnostic::error("E0510", text.span, format!("`{}` is not a lint's code", shorten(text.value)))
+            Diagnostic::error("E0510", text.span, format!("no lint has the code `{}`", shorten(text.value)))
                 .label("not a code")
                 .help("a code is `L` and three digits, as `isobar check` prints it: `L007`"),
         );
