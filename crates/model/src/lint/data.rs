@@ -88,6 +88,11 @@ pub(super) fn several_teams(facts: &Facts<'_>, report: &mut Report<'_>) {
 pub(super) fn quorum_at_risk(system: &System, service: &Service) -> Option<(String, u32, u32)> {
     let store = service.store.as_ref().filter(|it| it.consistency == Consistency::Quorum && it.copies > 1)?;
     let zones = instances_by_zone(system, service);
+    if let [(only, _)] = zones.as_slice()
+        && system.regions[only.region].zones.len() == 1
+    {
+        return None; // The region's one zone is the cause, and L008 tells it once for all that stand there.
+    }
     let count = u32::try_from(zones.len()).ok().filter(|it| *it > 0)?;
     // Copies go to different zones first, so the fullest zone has its share rounded up.
     let most = store.copies.div_ceil(count);

@@ -31,9 +31,13 @@ pub(super) fn above_dependencies(facts: &Facts<'_>, report: &mut Report<'_>) {
         if target.value.fraction() <= reachable + 5e-7 || report.accepts(Subject::Service(id)) {
             continue;
         }
-        let worst = nodes()
-            .reduce(|a, b| if possible[b.index()] < possible[a.index()] { b } else { a })
-            .expect("a service has a node");
+        // The operation that loses the most requests, or without traffic the most of each.
+        let lost = |node: Node| {
+            let each = 1.0 - possible[node.index()];
+            if rate > 0.0 { each * facts.flow.node_rate(node) } else { each }
+        };
+        let worst =
+            nodes().reduce(|a, b| if lost(b) > lost(a) { b } else { a }).expect("a service has a node");
         let mut parts: Vec<(f64, ServiceId)> = hard_callees(facts, worst)
             .map(|at| (of_edge(facts, at, &possible), graph.edges[at].callee))
             .collect();

@@ -65,10 +65,14 @@ fn says_nothing_of_places(system: &System) -> bool {
     }
 }
 
+fn promises_availability(service: &Service) -> bool {
+    service.slo.as_ref().is_some_and(|it| it.availability.is_some())
+}
+
 /// L008. Zones fail: power, network, a bad change. What stands in one goes with it.
 pub(super) fn one_zone(facts: &Facts<'_>, report: &mut Report<'_>) {
     let system = facts.system;
-    if says_nothing_of_places(system) && system.services.iter().all(|it| it.slo.is_none()) {
+    if says_nothing_of_places(system) && system.services.iter().all(|it| !promises_availability(it)) {
         return; // A file for one machine. Whoever promises an availability thinks of more than one.
     }
     // Where a region has no second zone that is one cause, however many services stand in it.
@@ -102,7 +106,7 @@ pub(super) fn one_zone(facts: &Facts<'_>, report: &mut Report<'_>) {
         let (place, message) = if says_nothing_of_places(system) {
             (
                 system.services[services[0]].name.span,
-                format!("{names} promises an availability, but the file knows one zone only"),
+                format!("the file promises an availability but names no `places`: {names} in one zone"),
             )
         } else {
             (name.span, format!("`{}` has one zone, and nothing of {names} stands elsewhere", name.value))

@@ -21,22 +21,23 @@ fn from_root(path: &str) -> PathBuf {
 }
 
 /// What differs from the expected codes, in words; empty when nothing does.
-fn difference(file: &str, expected: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lints").join(file);
-    let found = findings(&path);
+fn difference(path: &Path, expected: &[&str]) -> String {
+    let found = findings(path);
     if found.iter().map(|it| it.code).eq(expected.iter().copied()) {
         return String::new();
     }
     let told: Vec<_> = found.iter().map(|it| format!("  {}: {}\n", it.code, it.message)).collect();
-    format!("{file}: expected {expected:?}, found\n{}", told.concat())
+    format!("{}: expected {expected:?}, found\n{}", path.display(), told.concat())
 }
 
 #[test]
 fn every_rule_finds_its_case_once_and_spares_its_near_miss() {
     let mut differences = String::new();
     for rule in RULES {
-        differences += &difference(&format!("{}.yaml", rule.code), &[rule.code]);
-        differences += &difference(&format!("{}-near-miss.yaml", rule.code), &[]);
+        let file =
+            |name: &str| from_root("crates/model/tests/lints").join(format!("{}{name}.yaml", rule.code));
+        differences += &difference(&file(""), &[rule.code]);
+        differences += &difference(&file("-near-miss"), &[]);
     }
     assert!(differences.is_empty(), "{differences}");
 }
@@ -74,4 +75,19 @@ fn codes_are_in_order_without_gaps() {
     for (at, rule) in RULES.iter().enumerate() {
         assert_eq!(rule.code, format!("L{:03}", at + 1));
     }
+}
+
+#[test]
+fn examples_have_the_risks_they_are_meant_to_have() {
+    // What is left to say about an example is part of what it shows.
+    let examples: &[(&str, &[&str])] = &[
+        ("examples/hello", &["L018", "L026"]),
+        ("examples/shop", &["L040", "L010", "L018"]),
+        ("examples/shop-one-zone", &["L008", "L010", "L018"]),
+    ];
+    let mut differences = String::new();
+    for (path, expected) in examples {
+        differences += &difference(&from_root(path), expected);
+    }
+    assert!(differences.is_empty(), "{differences}");
 }

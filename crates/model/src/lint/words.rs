@@ -47,12 +47,8 @@ fn rounded(nanos: f64) -> units::Nanos {
 
 /// A share for people: `87%`, `99.95%`.
 pub(crate) fn share(fraction: f64) -> String {
-    let hundredths = (fraction * 1e4).round();
-    if (0.99..1.0).contains(&fraction) {
-        units::Percent::from_fraction(fraction).to_string()
-    } else {
-        units::Percent::from_fraction((hundredths / 100.0).round() / 100.0).to_string()
-    }
+    let steps = if (0.99..1.0).contains(&fraction) { 1e5 } else { 1e2 };
+    units::Percent::from_fraction((fraction * steps).round() / steps).to_string()
 }
 
 /// A rate for people.
