@@ -4,7 +4,7 @@ use super::Facts;
 use super::report::{Report, Subject, Tell};
 use super::words;
 use crate::diagnostic::Severity;
-use crate::system::{Check, Kind, Service};
+use crate::system::{Check, Kind, Placement, Service};
 
 fn is_job(service: &Service) -> bool {
     service.run.as_ref().is_some_and(|it| it.job)
@@ -25,8 +25,10 @@ pub(super) fn no_check(facts: &Facts<'_>, report: &mut Report<'_>) {
                     .say("a hanging instance keeps its traffic")
                     .fix("ask it something that needs its main work to answer, such as `health: {path: /healthz, every: 2s}`");
             }
+            // What stands in no zone is a provider's: its names, its balancers, its buckets.
             (Check::Tcp, None)
                 if matches!(service.kind, Kind::Http | Kind::Grpc)
+                    && service.placement == Placement::Zones
                     && !report.accepts(Subject::Service(id)) =>
             {
                 only_connects.push(service);

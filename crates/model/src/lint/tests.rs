@@ -84,6 +84,18 @@ fn examples_have_the_risks_they_are_meant_to_have() {
         ("examples/hello", &["L018", "L026"]),
         ("examples/shop", &["L040", "L010", "L018"]),
         ("examples/shop-one-zone", &["L008", "L010", "L018"]),
+        ("examples/streaming", &[]),
+        ("examples/iot", &[]),
+        ("examples/migration/00-lamp.yaml", &[]),
+        ("examples/migration/01-cache.yaml", &["L007"]),
+        ("examples/migration/02-proxy.yaml", &["L007"]),
+        ("examples/migration/03-data-layer.yaml", &[]),
+        ("examples/migration/04-second-service.yaml", &[]),
+        ("examples/migration/05-cassandra-beside-mysql.yaml", &[]),
+        ("examples/migration/06-cassandra-only.yaml", &[]),
+        ("examples/migration/07-two-regions.yaml", &[]),
+        ("examples/migration/08-one-ring.yaml", &[]),
+        ("examples/migration/09-three-regions.yaml", &[]),
     ];
     let mut differences = String::new();
     for (path, expected) in examples {

@@ -55,7 +55,9 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         let caller = graph.caller_name(graph.edges[worst].caller);
         let may_wait = words::time(waits[graph.edges[worst].to.index()].strict);
         let waited_for = waited_for(facts, graph.edges[worst].to);
-        let (message, label) = if edges.len() == 1 {
+        let pairs: std::collections::HashSet<_> =
+            edges.iter().map(|at| (graph.edges[*at].caller, graph.edges[*at].callee)).collect();
+        let (message, label) = if pairs.len() == 1 {
             (
                 format!(
                     "`{caller}` gives up on `{callee}` after {limit}, but `{callee}` may itself wait {may_wait} for {waited_for}"
@@ -66,7 +68,7 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
             (
                 format!(
                     "a timeout of {limit} is not longer than what {} of its callees may wait for",
-                    edges.len()
+                    pairs.len()
                 ),
                 format!("`{caller}` gives up on `{callee}`, which may wait {may_wait} for {waited_for}"),
             )
@@ -77,7 +79,7 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         found.say(label).fix(format!(
             "give callers more time than their callees: more than {may_wait} for `{}`, or less for the calls below it{}",
             facts.edge_name(worst),
-            if edges.len() == 1 { String::new() } else { format!(" (it concerns {names})") },
+            if pairs.len() == 1 { String::new() } else { format!(" (it concerns {names})") },
         ));
         found.see(below, "the callee waits this long");
     }
