@@ -1,0 +1,459 @@
+//! A request at its instance: it waits, works, makes its calls, answers.
+
+use super::network::GIVE_UP;
+use super::*;
+use crate::plan::Step;
+use policy::settings::Discipline;
+use units::Purpose;
+
+/// What starting a leaf of a script came to.
+pub(super) enum Leaf {
+    /// It will end by an event.
+    Pending,
+    Done,
+    Failed(Failed),
+}
+
+/// Hops of one request, one below another. A cycle of calls ends here instead of never.
+const DEPTH_MAX: u8 = 64;
+
+/// How long a connection attempt into silence takes to be given up by the transport.
+const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(5);
+
+/// Requests an unbounded queue may hold before the run calls it what it is. A queue of ten million requests has no
+/// latency anybody would wait for, and without this bound a hopeless model would take the machine's memory.
+const UNBOUNDED_MAX: u32 = 10_000_000;
+
+impl World<'_> {
+    /// An attempt reaches its instance.
+    pub(super) fn on_arrive(&mut self, now: Nanos, key: Key) {
+        let Some(attempt) = self.attempts.get(key) else { return };
+        let (instance, number, deadline, call) =
+            (attempt.instance, attempt.number, attempt.deadline, attempt.call);
+        let standing = self.instances[instance as usize].standing;
+        match standing {
+            Standing::Up | Standing::Paused => {}
+            Standing::Stopped | Standing::Absent => {
+                return self.answer(now, key, instance, Err(Failed::by(Cause::Connect)), 0);
+            }
+            Standing::Silent => {
+                if let Some(attempt) = self.attempts.get_mut(key) {
+                    attempt.reply = Err(Failed::by(Cause::Connect));
+                }
+                return self.events.schedule(now + CONNECT_TIMEOUT, key.event(kind::REPLY));
+            }
+        }
+        let Some(call) = self.calls.get(call) else { return };
+        let operation = self.plan.edges[call.edge as usize].operation;
+        let job = Job {
+            draw: call.draw.child(u64::from(number)),
+            operation,
+            instance,
+            attempt: key,
+            deadline,
+            arrived: now,
+            state: JobState::Queued,
+            priority: self.plan.operations[operation as usize].priority.unwrap_or(call.priority),
+            abandoned: false,
+            depth: call.depth.saturating_add(1),
+            step: self.plan.operations[operation as usize].script.from,
+            pending: 0,
+            calls: Key::NONE,
+            ahead: Key::NONE,
+            behind: Key::NONE,
+            tag: NOBODY,
+        };
+        let job = self.jobs.insert(job);
+        if let Some(attempt) = self.attempts.get_mut(key) {
+            attempt.job = job;
+        }
+        self.admit(now, job);
+    }
+
+    /// A new job starts, waits or is refused.
+    pub(super) fn admit(&mut self, now: Nanos, key: Key) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let (index, operation, depth) = (job.instance as usize, job.operation as usize, job.depth);
+        self.tally.jobs += 1;
+        self.meters.operations[operation].arrivals += 1;
+        self.meters.instances[index].arrivals += 1;
+        if depth > DEPTH_MAX {
+            return self.finish_job(now, key, Err(Failed::by(Cause::Limit)), Cause::Limit);
+        }
+        let instance = &self.instances[index];
+        if instance.busy < instance.limit && instance.standing == Standing::Up && instance.waiting == 0 {
+            return self.start(now, key);
+        }
+        let queue = &self.plan.stations[instance.station as usize].queue;
+        if instance.waiting >= queue.max.unwrap_or(UNBOUNDED_MAX) {
+            return self.finish_job(now, key, Err(Failed::by(Cause::QueueFull)), Cause::QueueFull);
+        }
+        self.enqueue(now, key);
+    }
+
+    fn enqueue(&mut self, now: Nanos, key: Key) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let index = job.instance as usize;
+        self.measure(now, index);
+        let instance = &mut self.instances[index];
+        if instance.waiting == 0 {
+            instance.queue_busy_since = now;
+        }
+        instance.waiting += 1;
+        let last = std::mem::replace(&mut instance.last, key);
+        if last.is_none() {
+            instance.first = key;
+        }
+        let waiting = instance.waiting;
+        let meter = &mut self.meters.instances[index];
+        meter.waiting_max = meter.waiting_max.max(waiting);
+        if let Some(before) = self.jobs.get_mut(last) {
+            before.behind = key;
+        }
+        if let Some(job) = self.jobs.get_mut(key) {
+            (job.ahead, job.behind) = (last, Key::NONE);
+        }
+    }
+
+    fn unqueue(&mut self, now: Nanos, key: Key) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let (index, ahead, behind) = (job.instance as usize, job.ahead, job.behind);
+        self.measure(now, index);
+        match self.jobs.get_mut(ahead) {
+            Some(it) => it.behind = behind,
+            None => self.instances[index].first = behind,
+        }
+        match self.jobs.get_mut(behind) {
+            Some(it) => it.ahead = ahead,
+            None => self.instances[index].last = ahead,
+        }
+        self.instances[index].waiting -= 1;
+    }
+
+    /// Starts waiting jobs while there are places. Not re-entered: a job that ends at once makes its own place free,
+    /// and the loop that started it goes on.
+    fn dispatch(&mut self, now: Nanos, index: usize) {
+        if std::mem::replace(&mut self.instances[index].dispatching, true) {
+            return;
+        }
+        loop {
+            let instance = &self.instances[index];
+            if instance.busy >= instance.limit || instance.waiting == 0 || instance.standing != Standing::Up {
+                break;
+            }
+            let (key, too_late) = self.next_in_queue(now, index);
+            self.unqueue(now, key);
+            if too_late {
+                self.finish_job(now, key, Err(Failed::by(Cause::Timeout)), Cause::Timeout);
+            } else {
+                self.start(now, key);
+            }
+        }
+        self.instances[index].dispatching = false;
+    }
+
+    /// Who is next, and whether it is to be dropped instead of started.
+    fn next_in_queue(&mut self, now: Nanos, index: usize) -> (Key, bool) {
+        let instance = &self.instances[index];
+        let discipline = self.plan.stations[instance.station as usize].queue.discipline;
+        /// An adaptive queue turns round once it has not been empty for this long.
+        const ADAPTIVE_AFTER: Nanos = Nanos::from_millis(100);
+        let newest_first = match discipline {
+            Discipline::Lifo => true,
+            Discipline::AdaptiveLifo => now.saturating_sub(instance.queue_busy_since) > ADAPTIVE_AFTER,
+            Discipline::Fifo | Discipline::CoDel { .. } => false,
+        };
+        let key = if newest_first { instance.last } else { instance.first };
+        let (arrived, deadline) =
+            self.jobs.get(key).map_or((now, Deadline::NEVER), |it| (it.arrived, it.deadline));
+        let too_late = deadline.has_passed(now)
+            || match discipline {
+                Discipline::CoDel { target, interval } => {
+                    self.instances[index].codel.drops(now, now - arrived, target, interval)
+                }
+                _ => false,
+            };
+        (key, too_late)
+    }
+
+    fn start(&mut self, now: Nanos, key: Key) {
+        let plan = self.plan;
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        job.state = JobState::Working;
+        let (index, operation, draw, waited) =
+            (job.instance as usize, job.operation as usize, job.draw, now - job.arrived);
+        self.measure(now, index);
+        self.meters.operations[operation].waiting.record(waited);
+        let instance = &mut self.instances[index];
+        instance.busy += 1;
+        if instance.busy > instance.limit {
+            self.tally.busy_over_limit += 1;
+        }
+        let station = &plan.stations[instance.station as usize];
+        let version = station.versions.get(instance.version as usize).map_or(1.0, |it| it.work);
+        let factor = version * instance.slow * self.bias.work;
+        let mut takes = plan.operations[operation].work.at_tail(draw.for_purpose(Purpose::Work).tail());
+        if factor != 1.0 {
+            takes = takes.mul_f64(factor);
+        }
+        takes = takes + instance.delay;
+        if takes.is_zero() {
+            self.on_work(now, key)
+        } else {
+            self.events.schedule(now + takes, key.event(kind::WORK))
+        }
+    }
+
+    /// Its own work is done.
+    pub(super) fn on_work(&mut self, now: Nanos, key: Key) {
+        let plan = self.plan;
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        if job.abandoned {
+            return self.drop_job(now, key);
+        }
+        job.state = JobState::Calling;
+        let (draw, operation, index) = (job.draw, job.operation as usize, job.instance as usize);
+        let instance = &self.instances[index];
+        let station = instance.station as usize;
+        let own = plan.stations[station]
+            .versions
+            .get(instance.version as usize)
+            .and_then(|it| it.errors)
+            .unwrap_or(plan.operations[operation].errors);
+        let errors = 1.0 - (1.0 - own) * (1.0 - instance.errors);
+        if errors > 0.0 && draw.for_purpose(Purpose::Error).unit() < errors {
+            return self.finish_job(now, key, Err(Failed::by(Cause::Own)), Cause::Own);
+        }
+        if let Some(cache) = &mut self.caches[station] {
+            let hit = cache.lookup(now, draw.for_purpose(Purpose::Cache));
+            let meter = &mut self.meters.operations[operation];
+            if hit {
+                meter.cache_hits += 1;
+                return self.finish_job(now, key, Ok(()), Cause::Own);
+            }
+            meter.cache_misses += 1;
+        }
+        if self.stores[station].is_some() {
+            return self.store(now, key);
+        }
+        if self.topics[station].is_some() {
+            self.publish(now, station);
+        }
+        self.advance(now, key);
+    }
+
+    /// Goes through the script until something must be waited for.
+    pub(super) fn advance(&mut self, now: Nanos, key: Key) {
+        let plan = self.plan;
+        loop {
+            let Some(job) = self.jobs.get_mut(key) else { return };
+            if job.abandoned {
+                return self.drop_job(now, key);
+            }
+            let operation = &plan.operations[job.operation as usize];
+            if job.step == operation.script.to {
+                return self.finish_job(now, key, Ok(()), Cause::Own);
+            }
+            let step = job.step;
+            // Set before anything starts: nothing below ends a leaf at once but by its return value.
+            job.pending = 0;
+            let leaves = match &plan.steps[step as usize] {
+                Step::All(leaves) => leaves.iter(),
+                _ => step..step + 1,
+            };
+            let mut pending = 0;
+            for leaf in leaves {
+                match self.start_leaf(now, key, leaf) {
+                    Leaf::Pending => pending += 1,
+                    Leaf::Done => {}
+                    Leaf::Failed(failed) => return self.fail_job(now, key, failed),
+                }
+            }
+            let Some(job) = self.jobs.get_mut(key) else { return };
+            job.pending = pending;
+            if pending > 0 {
+                return;
+            }
+            job.step += 1;
+        }
+    }
+
+    fn start_leaf(&mut self, now: Nanos, key: Key, leaf: u32) -> Leaf {
+        match &self.plan.steps[leaf as usize] {
+            Step::Work(_, sampler) => {
+                let Some(job) = self.jobs.get(key) else { return Leaf::Done };
+                let draw = job.draw.child(u64::from(leaf) << 8).for_purpose(Purpose::Work);
+                let factor = self.instances[job.instance as usize].slow * self.bias.work;
+                let takes = sampler.at_tail(draw.tail()).mul_f64(factor);
+                self.events.schedule(now + takes, key.event(kind::LEAF));
+                Leaf::Pending
+            }
+            Step::Call(call) => self.start_call(now, key, *call, leaf),
+            // The plan flattens nested ones.
+            Step::All(_) => Leaf::Done,
+        }
+    }
+
+    /// A call or a piece of work between calls has ended.
+    pub(super) fn leaf_done(&mut self, now: Nanos, key: Key, ended: Ended) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        match ended {
+            Err(failed) => self.fail_job(now, key, failed),
+            Ok(()) => {
+                job.pending = job.pending.saturating_sub(1);
+                if job.pending == 0 {
+                    job.step += 1;
+                    self.advance(now, key);
+                }
+            }
+        }
+    }
+
+    /// A dependency it cannot do without failed: what else it was waiting for is not needed any more.
+    fn fail_job(&mut self, now: Nanos, key: Key, failed: Failed) {
+        self.cancel_calls(now, key);
+        self.finish_job(now, key, Err(failed.through_a_layer()), Cause::Dependency);
+    }
+
+    fn cancel_calls(&mut self, now: Nanos, key: Key) {
+        while let Some(call) = self.jobs.get(key).map(|it| it.calls).filter(|it| !it.is_none()) {
+            self.cancel_call(now, call);
+        }
+    }
+
+    /// The end of a job in the eyes of its instance: count, answer, make its place free. `here` is what its own
+    /// operation's meter calls a failure.
+    pub(super) fn finish_job(&mut self, now: Nanos, key: Key, ended: Ended, here: Cause) {
+        let Some(job) = self.jobs.remove(key) else { return };
+        let index = job.instance as usize;
+        let operation = job.operation as usize;
+        let result = ended.map_err(|_| here);
+        self.meters.operations[operation].requests.record(result, now - job.arrived);
+        match result {
+            Ok(()) => {
+                self.tally.ok += 1;
+                self.meters.instances[index].ok += 1;
+            }
+            Err(_) => {
+                self.tally.failed += 1;
+                self.meters.instances[index].failed += 1;
+            }
+        }
+        if job.attempt.is_none() {
+            self.root_ended(now, &job, ended);
+        } else {
+            let bytes = if ended.is_ok() { self.plan.operations[operation].response_bytes } else { 0 };
+            self.answer(now, job.attempt, job.instance, ended, bytes);
+        }
+        if job.state != JobState::Queued {
+            self.free_place(now, index);
+        }
+    }
+
+    fn free_place(&mut self, now: Nanos, index: usize) {
+        self.measure(now, index);
+        self.instances[index].busy -= 1;
+        if self.instances[index].waiting > 0 {
+            self.dispatch(now, index);
+        }
+    }
+
+    /// Sends an answer to an attempt, if its caller still waits.
+    pub(super) fn answer(&mut self, now: Nanos, attempt: Key, instance: u32, ended: Ended, bytes: u64) {
+        let Some(state) = self.attempts.get(attempt) else { return };
+        let Some(call) = self.calls.get(state.call) else { return };
+        let from = self.instances[instance as usize].location;
+        let to = self.instances[call.caller_instance as usize].location;
+        let draw = call.draw.child(u64::from(state.number)).child(1);
+        let way = self.transit(from, to, bytes, draw);
+        let Some(state) = self.attempts.get_mut(attempt) else { return };
+        state.job = Key::NONE;
+        let (at, reply) = match way {
+            Some(way) => (now + way, ended),
+            // The answer is lost for good: the connection breaks when the transport gives up.
+            None => (now + GIVE_UP, Err(Failed::by(Cause::Reset))),
+        };
+        state.reply = reply;
+        self.events.schedule(at, attempt.event(kind::REPLY));
+    }
+
+    /// The caller has left and the message saying so arrives.
+    pub(super) fn cancel_job(&mut self, now: Nanos, key: Key) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        match job.state {
+            JobState::Queued => {
+                self.unqueue(now, key);
+                self.drop_job(now, key);
+            }
+            JobState::Working | JobState::Storing => job.abandoned = true,
+            JobState::Calling => {
+                // Work between calls cannot be stopped either, but nobody counts it: the place is made free at once.
+                self.cancel_calls(now, key);
+                self.drop_job(now, key);
+            }
+        }
+    }
+
+    /// Ends a job that nobody waits for.
+    pub(super) fn drop_job(&mut self, now: Nanos, key: Key) {
+        let Some(job) = self.jobs.remove(key) else { return };
+        self.tally.cancelled += 1;
+        self.meters.operations[job.operation as usize].requests.failures.add(Cause::Cancelled);
+        if job.state != JobState::Queued {
+            self.free_place(now, job.instance as usize);
+        }
+    }
+
+    /// An instance dies with what it had in hand. Its callers see a broken connection, or nothing if it is silent.
+    pub(super) fn kill_jobs(&mut self, now: Nanos, index: usize, silent: bool) {
+        let mine: Vec<Key> =
+            self.jobs.keys().filter(|(_, it)| it.instance as usize == index).map(|(key, _)| key).collect();
+        for key in mine {
+            self.cancel_calls(now, key);
+            let Some(job) = self.jobs.get(key) else { continue };
+            if job.state == JobState::Queued {
+                self.unqueue(now, key);
+            }
+            let Some(job) = self.jobs.remove(key) else { continue };
+            self.tally.failed += 1;
+            self.meters.operations[job.operation as usize].requests.failures.add(Cause::Reset);
+            self.meters.instances[index].failed += 1;
+            if silent {
+                if let Some(attempt) = self.attempts.get_mut(job.attempt) {
+                    attempt.reply = Err(Failed::by(Cause::Reset));
+                    self.events.schedule(now + GIVE_UP, job.attempt.event(kind::REPLY));
+                }
+            } else {
+                self.answer(now, job.attempt, job.instance, Err(Failed::by(Cause::Reset)), 0);
+            }
+        }
+        self.measure(now, index);
+        self.instances[index].busy = 0;
+    }
+
+    /// After a pause or a change of limits: whoever can start does.
+    pub(super) fn wake(&mut self, now: Nanos, index: usize) {
+        self.dispatch(now, index);
+    }
+}
+
+impl CoDel {
+    /// Whether the request at the head, which has waited `waited`, is to be dropped.
+    fn drops(&mut self, now: Nanos, waited: Nanos, target: Nanos, interval: Nanos) -> bool {
+        if waited < target {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.above_since.get_or_insert(now);
+        if now.saturating_sub(since) < interval {
+            return false;
+        }
+        if now >= self.drop_next {
+            self.drops += 1;
+            // The more had to be dropped, the sooner the next is: interval / √drops.
+            self.drop_next = now + interval.mul_f64(1.0 / f64::from(self.drops).sqrt());
+            return true;
+        }
+        false
+    }
+}
