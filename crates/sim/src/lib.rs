@@ -1,9 +1,30 @@
-//! # sim
+//! # sim: what would happen if
+//!
+//! In: a model, resolved ([`model::system::System`]), and a question (how long, how often, which scenario, how much
+//! load). Out: a forecast: rates, latencies, errors and costs of every operation, edge, instance, service and zone, each
+//! with its interval, and the same bytes for the same seed on every machine and any number of threads.
+//!
+//! ```text
+//! model::System ──compile──▶ Plan ──forecast (replications of World on EventQueue)──▶ Forecast ──Report::of──▶ Report
+//! ```
+//!
+//! Retries, budgets, breakers, balancers, ejection, limits and queues are those of `policy`: the code the proxy runs.
+//!
+//! **Invariant:** no clock, no socket, no global randomness, no floating-point function of the system's libraries.
+//! **Invariant:** one event loop, no trait objects in it, no allocation once a run has grown to its size.
+
 mod cache;
 pub mod meter;
 pub mod plan;
 mod queue;
 mod random;
+mod run;
 mod slab;
+pub mod stats;
 mod world;
+
+pub use plan::{Plan, PlanError, compile};
 pub use queue::{Event, EventQueue, TimerId};
+pub use run::{Forecast, Options, Progress, Run, RunError, forecast};
+pub use stats::Estimate;
+pub use world::{Bias, Tally};

@@ -2,8 +2,7 @@
 
 use super::job::Leaf;
 use super::*;
-use policy::settings::Concurrency;
-use policy::{Ask, Attempt, Next, NoPick, Why, eject, retry};
+use policy::{Ask, Attempt, HedgeNext, Next, NoPick, Why, eject, retry};
 use units::Purpose;
 
 impl World<'_> {
@@ -58,6 +57,7 @@ impl World<'_> {
             started: now,
             timer: TimerId::NONE,
             hedge_timer: TimerId::NONE,
+            hedge: HedgeState::start(now),
             retry_timer: TimerId::NONE,
             retry: RetryState::default(),
             attempts: [Key::NONE; COPIES_MAX],
@@ -106,6 +106,7 @@ impl World<'_> {
             None => call.latest,
         };
         call.retry = RetryState::default();
+        call.hedge = HedgeState::start(now);
         (call.live, call.tries, call.tried_count) = (0, 0, 0);
         call.priority = call.priority.min(edge.settings.priority);
         let (deadline, call_edge, caller) = (call.deadline, call.edge as usize, call.caller_instance);
@@ -113,21 +114,18 @@ impl World<'_> {
         if deadline.has_passed(now) {
             return self.refused(now, call_edge, Cause::Timeout);
         }
-        let outbound = &mut self.outbounds[id as usize];
-        if let Some(Concurrency::Static { max }) = edge.settings.concurrency
-            && outbound.in_flight >= max
-        {
-            return self.refused(now, call_edge, Cause::Limit);
+        if let Err(cause) = self.ask_limits(now, key, id) {
+            return self.refused(now, call_edge, cause);
         }
+        let outbound = &mut self.outbounds[id as usize];
         if let Some(budget) = &mut outbound.budget {
             budget.on_request(now);
         }
         if let Some(budget) = &mut outbound.hedge_budget {
             budget.on_request(now);
         }
-        outbound.in_flight += 1;
         if let Err(failed) = self.begin_attempt(now, key, false) {
-            self.outbounds[id as usize].in_flight -= 1;
+            self.give_back(now, id, now, failed.outcome);
             return self.refused(now, call_edge, failed.root);
         }
         let timer = if deadline.is_never() {
@@ -145,6 +143,37 @@ impl World<'_> {
             (call.timer, call.hedge_timer) = (timer, hedge_timer);
         }
         Ok(())
+    }
+
+    /// The caller's own limits, cheapest first. What one of them takes, [`World::give_back`] returns.
+    fn ask_limits(&mut self, now: Nanos, key: Key, id: u32) -> Result<(), Cause> {
+        let Some(call) = self.calls.get(key) else { return Ok(()) };
+        let outbound = &mut self.outbounds[id as usize];
+        if let Some(limit) = &mut outbound.rate_limit
+            && limit.take(now, 1).is_err()
+        {
+            return Err(Cause::Limit);
+        }
+        if let Some(throttle) = &mut outbound.throttle {
+            let mut rng = call.draw.for_purpose(Purpose::Sampling).rng();
+            if !throttle.admit(now, call.priority, &mut rng) {
+                return Err(Cause::Limit);
+            }
+        }
+        if let Some(limiter) = &mut outbound.limiter {
+            let shed = !policy::shed::admits(call.priority, limiter.in_flight(), limiter.limit());
+            if shed && call.priority < Priority::Critical || !limiter.try_start() {
+                return Err(Cause::Limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// A call that the limits let through has ended.
+    fn give_back(&mut self, now: Nanos, id: u32, started: Nanos, outcome: Outcome) {
+        let Some(limiter) = &mut self.outbounds[id as usize].limiter else { return };
+        let mut rng = self.root.child(now.0).child(u64::from(id)).for_purpose(Purpose::Sampling).rng();
+        limiter.finish(now, now - started, outcome.into(), &mut rng);
     }
 
     /// Nothing was sent: it is counted here and the call goes no further.
@@ -284,12 +313,16 @@ impl World<'_> {
                 None => {}
             }
         }
-        let outbound = &mut self.outbounds[id as usize];
-        if let (Some(breaker), Some(permit)) = (&mut outbound.breaker, attempt.permit) {
+        if let (Some(breaker), Some(permit)) = (&mut self.outbounds[id as usize].breaker, attempt.permit) {
             breaker.on_result(now, permit, outcome);
             self.watch_breaker(now, id);
         }
         if let Some(call) = self.calls.get_mut(attempt.call) {
+            if let Some(throttle) = &mut self.outbounds[id as usize].throttle
+                && matches!(outcome, Outcome::Status(status) if status != 429 && status != 503)
+            {
+                throttle.on_accept(now, call.priority);
+            }
             if let Some(copy) = call.attempts.iter_mut().find(|it| **it == key) {
                 *copy = Key::NONE;
             }
@@ -400,18 +433,27 @@ impl World<'_> {
         let Some(call) = self.calls.get(key) else { return };
         let edge = &self.plan.edges[call.edge as usize];
         let Some(hedge) = &edge.settings.hedge else { return };
-        let (live, tries, edge_index) = (call.live, call.tries, call.edge as usize);
+        let (live, edge_index) = (call.live, call.edge as usize);
         let id = self.outbound_of(call.caller_instance, edge.pair);
-        if live == 0 || tries >= hedge.copies || live as usize >= COPIES_MAX {
+        let idempotent = self.plan.operations[edge.operation as usize].idempotent;
+        let Some(budget) = &mut self.outbounds[id as usize].hedge_budget else { return };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if live == 0 || live as usize >= COPIES_MAX {
             return;
         }
-        let granted = self.outbounds[id as usize].hedge_budget.as_mut().is_none_or(|it| it.withdraw(now));
-        if granted && self.begin_attempt(now, key, false).is_ok() {
-            self.meters.edges[edge_index].hedges += 1;
-            let timer = self.events.schedule_timer(now + hedge.after, key.event(kind::HEDGE));
-            if let Some(call) = self.calls.get_mut(key) {
-                call.hedge_timer = timer;
+        let again = match call.hedge.on_time(hedge, idempotent, call.deadline, budget, now) {
+            HedgeNext::Send => {
+                if self.begin_attempt(now, key, false).is_ok() {
+                    self.meters.edges[edge_index].hedges += 1;
+                }
+                now + hedge.after
             }
+            HedgeNext::WaitUntil(at) => at,
+            HedgeNext::Wait | HedgeNext::Finish => return,
+        };
+        let timer = self.events.schedule_timer(again, key.event(kind::HEDGE));
+        if let Some(call) = self.calls.get_mut(key) {
+            call.hedge_timer = timer;
         }
     }
 
@@ -442,7 +484,8 @@ impl World<'_> {
         });
         self.meters.edges[edge].calls.record(ended.map_err(|it| it.root), now - started);
         let id = self.outbound_of(caller, self.plan.edges[edge].pair);
-        self.outbounds[id as usize].in_flight -= 1;
+        let outcome = ended.map_or_else(|failed| failed.outcome, |()| Outcome::Status(200));
+        self.give_back(now, id, started, outcome);
         let ended = match ended {
             Ok(()) => self.after_success(now, key),
             Err(failed) => self.after_failure(now, key, failed),
@@ -517,13 +560,13 @@ impl World<'_> {
         self.abandon_attempts(now, key, Outcome::Cancelled);
         let Some(call) = self.calls.get(key) else { return };
         let timers = [call.timer, call.hedge_timer, call.retry_timer];
-        let (edge, caller) = (call.edge as usize, call.caller_instance);
+        let (edge, caller, started) = (call.edge as usize, call.caller_instance, call.started);
         timers.into_iter().for_each(|it| {
             self.events.cancel(it);
         });
         self.meters.edges[edge].calls.failures.add(Cause::Cancelled);
         let id = self.outbound_of(caller, self.plan.edges[edge].pair);
-        self.outbounds[id as usize].in_flight -= 1;
+        self.give_back(now, id, started, Outcome::Cancelled);
         self.remove_call(now, key, Err(Failed::by(Cause::Cancelled)));
     }
 }

@@ -3,7 +3,7 @@
 use super::network::GIVE_UP;
 use super::*;
 use crate::plan::Step;
-use policy::settings::Discipline;
+use policy::{DropWhy, Popped, Pushed};
 use units::Purpose;
 
 /// What starting a leaf of a script came to.
@@ -19,10 +19,6 @@ const DEPTH_MAX: u8 = 64;
 
 /// How long a connection attempt into silence takes to be given up by the transport.
 const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(5);
-
-/// Requests an unbounded queue may hold before the run calls it what it is. A queue of ten million requests has no
-/// latency anybody would wait for, and without this bound a hopeless model would take the machine's memory.
-const UNBOUNDED_MAX: u32 = 10_000_000;
 
 impl World<'_> {
     /// An attempt reaches its instance.
@@ -59,8 +55,7 @@ impl World<'_> {
             step: self.plan.operations[operation as usize].script.from,
             pending: 0,
             calls: Key::NONE,
-            ahead: Key::NONE,
-            behind: Key::NONE,
+            ticket: None,
             tag: NOBODY,
         };
         let job = self.jobs.insert(job);
@@ -74,6 +69,7 @@ impl World<'_> {
     pub(super) fn admit(&mut self, now: Nanos, key: Key) {
         let Some(job) = self.jobs.get(key) else { return };
         let (index, operation, depth) = (job.instance as usize, job.operation as usize, job.depth);
+        let (priority, deadline) = (job.priority, job.deadline);
         self.tally.jobs += 1;
         self.meters.operations[operation].arrivals += 1;
         self.meters.instances[index].arrivals += 1;
@@ -81,53 +77,42 @@ impl World<'_> {
             return self.finish_job(now, key, Err(Failed::by(Cause::Limit)), Cause::Limit);
         }
         let instance = &self.instances[index];
-        if instance.busy < instance.limit && instance.standing == Standing::Up && instance.waiting == 0 {
+        let free = instance.busy < instance.limit && instance.standing == Standing::Up;
+        if free && instance.queue.is_empty() && !deadline.has_passed(now) {
             return self.start(now, key);
         }
-        let queue = &self.plan.stations[instance.station as usize].queue;
-        if instance.waiting >= queue.max.unwrap_or(UNBOUNDED_MAX) {
-            return self.finish_job(now, key, Err(Failed::by(Cause::QueueFull)), Cause::QueueFull);
-        }
-        self.enqueue(now, key);
-    }
-
-    fn enqueue(&mut self, now: Nanos, key: Key) {
-        let Some(job) = self.jobs.get(key) else { return };
-        let index = job.instance as usize;
         self.measure(now, index);
-        let instance = &mut self.instances[index];
-        if instance.waiting == 0 {
-            instance.queue_busy_since = now;
-        }
-        instance.waiting += 1;
-        let last = std::mem::replace(&mut instance.last, key);
-        if last.is_none() {
-            instance.first = key;
-        }
-        let waiting = instance.waiting;
+        let pushed = self.instances[index].queue.push(now, key, priority, deadline);
+        let waiting = self.instances[index].queue.len() as u32;
         let meter = &mut self.meters.instances[index];
         meter.waiting_max = meter.waiting_max.max(waiting);
-        if let Some(before) = self.jobs.get_mut(last) {
-            before.behind = key;
-        }
-        if let Some(job) = self.jobs.get_mut(key) {
-            (job.ahead, job.behind) = (last, Key::NONE);
+        match pushed {
+            Pushed::Waits(ticket) => self.set_ticket(key, ticket),
+            Pushed::Instead(ticket, displaced) => {
+                self.set_ticket(key, ticket);
+                self.finish_job(now, displaced, Err(Failed::by(Cause::QueueFull)), Cause::QueueFull);
+            }
+            Pushed::Full(key) => {
+                self.finish_job(now, key, Err(Failed::by(Cause::QueueFull)), Cause::QueueFull)
+            }
+            Pushed::Late(key) => self.finish_job(now, key, Err(Failed::by(Cause::Timeout)), Cause::Timeout),
         }
     }
 
+    fn set_ticket(&mut self, key: Key, ticket: Ticket) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            job.ticket = Some(ticket);
+        }
+    }
+
+    /// Takes a job out of the queue it waits in.
     fn unqueue(&mut self, now: Nanos, key: Key) {
         let Some(job) = self.jobs.get(key) else { return };
-        let (index, ahead, behind) = (job.instance as usize, job.ahead, job.behind);
+        let (index, ticket) = (job.instance as usize, job.ticket);
         self.measure(now, index);
-        match self.jobs.get_mut(ahead) {
-            Some(it) => it.behind = behind,
-            None => self.instances[index].first = behind,
+        if let Some(ticket) = ticket {
+            self.instances[index].queue.cancel(ticket);
         }
-        match self.jobs.get_mut(behind) {
-            Some(it) => it.ahead = ahead,
-            None => self.instances[index].last = ahead,
-        }
-        self.instances[index].waiting -= 1;
     }
 
     /// Starts waiting jobs while there are places. Not re-entered: a job that ends at once makes its own place free,
@@ -138,42 +123,23 @@ impl World<'_> {
         }
         loop {
             let instance = &self.instances[index];
-            if instance.busy >= instance.limit || instance.waiting == 0 || instance.standing != Standing::Up {
+            if instance.busy >= instance.limit || instance.standing != Standing::Up {
                 break;
             }
-            let (key, too_late) = self.next_in_queue(now, index);
-            self.unqueue(now, key);
-            if too_late {
-                self.finish_job(now, key, Err(Failed::by(Cause::Timeout)), Cause::Timeout);
-            } else {
-                self.start(now, key);
+            self.measure(now, index);
+            match self.instances[index].queue.pop(now) {
+                None => break,
+                Some(Popped::Serve { item, .. }) => self.start(now, item),
+                Some(Popped::Drop { item, why, .. }) => {
+                    let cause = match why {
+                        DropWhy::Late => Cause::Timeout,
+                        DropWhy::Standing => Cause::QueueFull,
+                    };
+                    self.finish_job(now, item, Err(Failed::by(cause)), cause);
+                }
             }
         }
         self.instances[index].dispatching = false;
-    }
-
-    /// Who is next, and whether it is to be dropped instead of started.
-    fn next_in_queue(&mut self, now: Nanos, index: usize) -> (Key, bool) {
-        let instance = &self.instances[index];
-        let discipline = self.plan.stations[instance.station as usize].queue.discipline;
-        /// An adaptive queue turns round once it has not been empty for this long.
-        const ADAPTIVE_AFTER: Nanos = Nanos::from_millis(100);
-        let newest_first = match discipline {
-            Discipline::Lifo => true,
-            Discipline::AdaptiveLifo => now.saturating_sub(instance.queue_busy_since) > ADAPTIVE_AFTER,
-            Discipline::Fifo | Discipline::CoDel { .. } => false,
-        };
-        let key = if newest_first { instance.last } else { instance.first };
-        let (arrived, deadline) =
-            self.jobs.get(key).map_or((now, Deadline::NEVER), |it| (it.arrived, it.deadline));
-        let too_late = deadline.has_passed(now)
-            || match discipline {
-                Discipline::CoDel { target, interval } => {
-                    self.instances[index].codel.drops(now, now - arrived, target, interval)
-                }
-                _ => false,
-            };
-        (key, too_late)
     }
 
     fn start(&mut self, now: Nanos, key: Key) {
@@ -196,7 +162,7 @@ impl World<'_> {
         if factor != 1.0 {
             takes = takes.mul_f64(factor);
         }
-        takes = takes + instance.delay;
+        takes += instance.delay;
         if takes.is_zero() {
             self.on_work(now, key)
         } else {
@@ -353,7 +319,7 @@ impl World<'_> {
     fn free_place(&mut self, now: Nanos, index: usize) {
         self.measure(now, index);
         self.instances[index].busy -= 1;
-        if self.instances[index].waiting > 0 {
+        if !self.instances[index].queue.is_empty() {
             self.dispatch(now, index);
         }
     }
@@ -434,26 +400,5 @@ impl World<'_> {
     /// After a pause or a change of limits: whoever can start does.
     pub(super) fn wake(&mut self, now: Nanos, index: usize) {
         self.dispatch(now, index);
-    }
-}
-
-impl CoDel {
-    /// Whether the request at the head, which has waited `waited`, is to be dropped.
-    fn drops(&mut self, now: Nanos, waited: Nanos, target: Nanos, interval: Nanos) -> bool {
-        if waited < target {
-            *self = Self::default();
-            return false;
-        }
-        let since = *self.above_since.get_or_insert(now);
-        if now.saturating_sub(since) < interval {
-            return false;
-        }
-        if now >= self.drop_next {
-            self.drops += 1;
-            // The more had to be dropped, the sooner the next is: interval / √drops.
-            self.drop_next = now + interval.mul_f64(1.0 / f64::from(self.drops).sqrt());
-            return true;
-        }
-        false
     }
 }

@@ -235,8 +235,7 @@ impl World<'_> {
             step: self.plan.operations[operation as usize].script.from,
             pending: 0,
             calls: Key::NONE,
-            ahead: Key::NONE,
-            behind: Key::NONE,
+            ticket: None,
             tag: user,
         });
         self.admit(now, job);

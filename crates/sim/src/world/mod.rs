@@ -27,7 +27,8 @@ use crate::slab::{Key, Slab};
 use network::LinkFault;
 use outbound::Outbound;
 use policy::settings::Priority;
-use policy::{Deadline, Outcome, Permit, RetryState};
+use policy::settings::Queue as Settings;
+use policy::{Deadline, HedgeState, Outcome, Permit, Queue, RetryState, Ticket};
 use store::StoreState;
 use topic::TopicState;
 use units::Nanos;
@@ -102,9 +103,8 @@ struct Job {
     pending: u32,
     /// The calls in progress, linked.
     calls: Key,
-    /// Neighbours in the instance's queue.
-    ahead: Key,
-    behind: Key,
+    /// Its place in the instance's queue.
+    ticket: Option<Ticket>,
     /// The closed-loop user who waits for it, or the message it handles.
     tag: u32,
 }
@@ -118,6 +118,10 @@ enum JobState {
     /// Waiting for its calls or for work between them.
     Calling,
 }
+
+/// Requests an unbounded queue may hold before the run calls it what it is. A queue of ten million requests has no
+/// latency anybody would wait for, and without this bound a hopeless model would take the machine's memory.
+const UNBOUNDED_MAX: u32 = 10_000_000;
 
 /// Tries running at once, hedges included.
 const COPIES_MAX: usize = 4;
@@ -141,6 +145,7 @@ struct CallState {
     started: Nanos,
     timer: TimerId,
     hedge_timer: TimerId,
+    hedge: HedgeState,
     retry_timer: TimerId,
     retry: RetryState,
     attempts: [Key; COPIES_MAX],
@@ -196,25 +201,13 @@ struct Instance {
     standing: Standing,
     busy: u32,
     limit: u32,
-    first: Key,
-    last: Key,
-    waiting: u32,
-    queue_busy_since: Nanos,
-    codel: CoDel,
+    queue: Queue<Key>,
     dispatching: bool,
     /// Until when the integrals of its meter have been brought forward.
     measured: Nanos,
     slow: f64,
     delay: Nanos,
     errors: f64,
-}
-
-/// Controlled delay: drops at the head when even the shortest wait of an interval was above target.
-#[derive(Clone, Copy, Debug, Default)]
-struct CoDel {
-    above_since: Option<Nanos>,
-    drop_next: Nanos,
-    drops: u32,
 }
 
 /// Whole-run counts that no warm-up resets: what the laws of conservation are checked on.
@@ -414,7 +407,7 @@ impl<'p> World<'p> {
         it.measured = now;
         let meter = &mut self.meters.instances[instance];
         meter.busy += passed * u128::from(it.busy);
-        meter.waiting += passed * u128::from(it.waiting);
+        meter.waiting += passed * it.queue.len() as u128;
         if it.standing == Standing::Up {
             meter.up += passed;
         }
@@ -423,6 +416,7 @@ impl<'p> World<'p> {
 
 impl Instance {
     fn new(plan: &Plan, it: &crate::plan::InstancePlan) -> Self {
+        let queue = &plan.stations[it.station as usize].queue;
         Self {
             station: it.station,
             location: it.location,
@@ -430,11 +424,10 @@ impl Instance {
             standing: if it.initial { Standing::Up } else { Standing::Absent },
             busy: 0,
             limit: plan.stations[it.station as usize].concurrency,
-            first: Key::NONE,
-            last: Key::NONE,
-            waiting: 0,
-            queue_busy_since: Nanos::ZERO,
-            codel: CoDel::default(),
+            queue: Queue::new(Settings {
+                max: Some(queue.max.unwrap_or(UNBOUNDED_MAX)),
+                discipline: queue.discipline,
+            }),
             dispatching: false,
             measured: Nanos::ZERO,
             slow: 1.0,

@@ -43,7 +43,7 @@ impl World<'_> {
             if fault.cut > 0 {
                 return None;
             }
-            way = way + fault.delay;
+            way += fault.delay;
             loss = 1.0 - (1.0 - loss) * fault.passes.0;
         }
         if link.jitter > 0.0 {
@@ -51,7 +51,7 @@ impl World<'_> {
             way = way.mul_f64(1.0 + link.jitter * spread);
         }
         if link.nanos_per_byte > 0.0 && bytes > 0 {
-            way = way + Nanos((bytes as f64 * link.nanos_per_byte) as u64);
+            way += Nanos((bytes as f64 * link.nanos_per_byte) as u64);
         }
         if loss > 0.0 {
             let mut wait = RETRANSMIT_MIN.max(link.one_way * 4);
@@ -59,7 +59,7 @@ impl World<'_> {
                 if draw.child(u64::from(n)).for_purpose(Purpose::Fault).unit() >= loss {
                     break;
                 }
-                way = way + wait;
+                way += wait;
                 wait = wait * 2;
             }
         }

@@ -2,7 +2,9 @@
 
 use super::*;
 use policy::settings::{self, Locality};
-use policy::{Balancer, Breaker, BreakerState, Budget, Endpoint, Health, Place, eject};
+use policy::{
+    Balancer, Breaker, BreakerState, Budget, Endpoint, Health, Limiter, Place, RateLimit, Throttle, eject,
+};
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -16,13 +18,17 @@ pub(super) struct Outbound {
     pub(super) budget: Option<Budget>,
     pub(super) hedge_budget: Option<Budget>,
     pub(super) breaker: Option<Breaker>,
-    /// Calls in flight from this caller instance, for the bulkhead.
-    pub(super) in_flight: u32,
+    pub(super) limiter: Option<Limiter>,
+    pub(super) rate_limit: Option<RateLimit>,
+    pub(super) throttle: Option<Throttle>,
     trips_seen: u64,
     open_since: Option<Nanos>,
     ejected_now: u32,
     ejected_since: Nanos,
 }
+
+/// What a throttle takes for the longest call where the file sets no time-out.
+const CALL_MAX: Nanos = Nanos::from_secs(10);
 
 /// Connections to one instance.
 #[derive(Debug, Default)]
@@ -98,7 +104,11 @@ impl World<'_> {
                     budget: budget.map(|it| Budget::new(&it, holders)),
                     hedge_budget: settings.hedge.map(|it| Budget::new(&it.budget, holders)),
                     breaker: settings.breaker.map(Breaker::new),
-                    in_flight: 0,
+                    limiter: settings.concurrency.map(Limiter::new),
+                    rate_limit: settings.rate_limit.map(RateLimit::new),
+                    throttle: settings
+                        .throttle
+                        .map(|it| Throttle::new(it, settings.timeout.unwrap_or(CALL_MAX))),
                     trips_seen: 0,
                     open_since: None,
                     ejected_now: 0,

@@ -1,0 +1,4 @@
+//! Integration tests of the simulator, in one binary.
+
+mod closed_forms;
+mod common;
