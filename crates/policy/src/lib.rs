@@ -38,6 +38,7 @@ pub use health::Health;
 // Too much: who waits, who is refused, and by whom.
 mod breaker;
 pub mod limit;
+mod overload;
 mod queue;
 mod rate_limit;
 pub mod shed;
@@ -45,6 +46,7 @@ mod throttle;
 
 pub use breaker::{Breaker, BreakerState, Permit};
 pub use limit::{Bulkheads, Limiter, Sample};
+pub use overload::{Arrival, Overload, Refusal, Started, Turn};
 pub use queue::{DropWhy, Popped, Pushed, Queue, QueueCounts, Ticket};
 pub use rate_limit::RateLimit;
 pub use throttle::Throttle;

@@ -201,6 +201,16 @@ pub struct HealthCheck {
     pub fall: u32,
 }
 
+/// Admission in front of one instance that is told nothing about it; see [`crate::Overload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// More than this is never in flight, whatever is learnt.
+    pub limit_max: u32,
+    pub queue_max: u32,
+    /// The longest a burst may wait.
+    pub wait_max: Nanos,
+}
+
 /// What waits in front of a busy instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
@@ -315,6 +325,12 @@ impl Default for Balance {
 impl Default for HealthCheck {
     fn default() -> Self {
         Self { rise: 2, fall: 3 }
+    }
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { limit_max: 16_384, queue_max: 1_024, wait_max: Nanos::from_millis(500) }
     }
 }
 

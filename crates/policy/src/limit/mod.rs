@@ -42,7 +42,9 @@ pub enum Sample {
     Ok,
     /// It ran into overload: timed out, or was refused further on.
     Dropped,
-    /// Says nothing: cancelled, never sent, or failed for a reason of its own.
+    /// Its caller left before the answer: it would have taken at least this long.
+    Abandoned,
+    /// Says nothing: never sent, a copy that lost, or failed for a reason of its own.
     Ignored,
 }
 
@@ -53,6 +55,7 @@ impl From<Outcome> for Sample {
             | Outcome::Shed
             | Outcome::Status(429 | 503 | 504)
             | Outcome::Grpc(4 | 8 | 14) => Self::Dropped,
+            Outcome::Cancelled | Outcome::Grpc(1) => Self::Abandoned,
             _ if outcome.is_success() => Self::Ok,
             _ => Self::Ignored,
         }
@@ -115,7 +118,7 @@ impl Limiter {
         debug_assert!(self.in_flight > 0, "finished more than was started");
         let in_flight = self.in_flight;
         self.in_flight = in_flight.saturating_sub(1);
-        if matches!(self.rule, Rule::Static(_)) || sample == Sample::Ignored {
+        if matches!(self.rule, Rule::Static(_)) || matches!(sample, Sample::Ignored | Sample::Abandoned) {
             return;
         }
         let window = &mut self.window;
