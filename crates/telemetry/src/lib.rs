@@ -8,12 +8,17 @@
 //! **Invariant:** no clock. Moments are arguments, so a test and a replay see what a live system saw.
 //! **Invariant:** everything has a limit, a policy when full, and a counter that says so.
 
+pub mod exposition;
+pub mod filter;
+pub mod freshness;
 pub mod http;
 pub mod ids;
 pub mod json;
 pub mod metrics;
+pub mod otlp;
 pub mod propagation;
 pub mod protobuf;
+pub mod slo;
 pub mod span;
 pub mod traces;
 pub mod tree;

@@ -223,6 +223,11 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
+    pub fn fixed32(&mut self, number: u32, value: u32) {
+        self.key(number, 5);
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
     pub fn double(&mut self, number: u32, value: f64) {
         self.fixed64(number, value.to_bits());
     }
@@ -257,7 +262,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn put_length_prefixed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_length_prefixed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.push(0);
     body(out);

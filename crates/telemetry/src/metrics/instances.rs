@@ -125,12 +125,12 @@ impl InstanceStore {
     }
 
     pub fn bytes(&self) -> usize {
-        let one = |(name, instance): (&Box<str>, &Instance)| {
-            let slots: usize =
-                instance.slots.iter().map(|slot| size_of::<Slot>() + slot.latency.heap_bytes()).sum();
-            size_of::<Instance>() + name.len() + instance.service.len() + slots + 24
+        let slots = |instance: &Instance| {
+            instance.slots.iter().map(|slot| size_of::<Slot>() + slot.latency.heap_bytes()).sum::<usize>()
         };
-        self.instances.iter().map(one).sum()
+        let names = |name: &str, instance: &Instance| name.len() + instance.service.len() + 24;
+        let each = self.instances.iter();
+        each.map(|(name, it)| size_of::<Instance>() + names(name, it) + slots(it)).sum()
     }
 }
 
