@@ -9,6 +9,7 @@ pub mod check;
 pub mod codes;
 pub mod diagnostic;
 pub mod draw;
+pub mod import;
 pub mod layout;
 pub mod lint;
 pub mod load;
