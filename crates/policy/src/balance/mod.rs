@@ -184,7 +184,7 @@ impl Balancer {
         let mut groups: Vec<Group> = groups
             .into_iter()
             .zip(shares)
-            .filter(|((_, members), share)| !members.is_empty() && *share > 0.0)
+            .filter(|((_, members), _)| !members.is_empty())
             .map(|((offer, mut members), share)| {
                 // Slices of two callers may be ordered differently; tables of hashing kinds must not be.
                 members.sort_unstable_by_key(|it| endpoints[*it as usize].key);
@@ -194,9 +194,9 @@ impl Balancer {
                 Group { until: (sum * whole) as u64, home, members, table, position: 0 }
             })
             .collect();
-        if let Some(last) = groups.last_mut() {
-            last.until = 1 << 32;
-        }
+        // Zones that nobody is sent to stay as a last resort: for retries, and when those at home are filled.
+        let end = groups.last().map_or(0, |it| it.until);
+        groups.iter_mut().filter(|it| it.until == end).for_each(|it| it.until = 1 << 32);
         let known = endpoints.iter().filter(|it| belongs(it)).count() as u32;
         View { version, panic, known, groups }
     }

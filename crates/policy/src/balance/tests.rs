@@ -319,3 +319,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_retry_leaves_the_zone_when_the_zone_is_used_up() {
+    // Found by the law above: all shares were at home, and the other zone was forgotten.
+    let all = zoned(&[1, 1]);
+    let (mut balancer, mut rng) = (balancer(BalanceKind::LeastRequest, &all), Rng::from_seed(1));
+    let first = balancer.pick(&all, &Ask::default(), &mut rng).unwrap();
+    assert_eq!((first.index, first.home), (0, true));
+    let second = balancer.pick(&all, &Ask { tried: &[0], ..Ask::default() }, &mut rng).unwrap();
+    assert_eq!((second.index, second.home), (1, false));
+}

@@ -388,7 +388,7 @@ impl<T> Overload<T> {
         }
         let concurrency = seen.concurrency / f64::from(seen.rtt.count);
         if let Some(cut) = self.cut {
-            if seen.rtt.count < 2 * WINDOW_SAMPLES || !is_ripe(now, seen.since, rtt.max(ended)) {
+            if seen.rtt.count < 3 * WINDOW_SAMPLES || !is_ripe(now, seen.since, rtt.max(ended)) {
                 return;
             }
             self.cut = None;
