@@ -265,6 +265,13 @@ impl Histogram {
         histogram
     }
 
+    /// The bucket a value falls into, as in [`Bucket::index`]; zero has a bucket of its own, `None`. For whoever keeps the
+    /// counts elsewhere (the proxy, in atomics that only one thread writes) and rebuilds with [`Self::from_buckets`].
+    #[inline]
+    pub fn bucket_index(value: Nanos) -> Option<i16> {
+        (value.0 > 0).then(|| (bucket_of(value.0) as i32 - ONE_SECOND as i32) as i16)
+    }
+
     /// The form OTLP and Prometheus exchange, at the finest scale that needs no more than `buckets_max` buckets
     /// (at least two: values on either side of one second stay apart at every scale). Coarsening adds
     /// neighbours in pairs, so it loses resolution and never a count.

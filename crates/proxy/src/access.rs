@@ -1,0 +1,73 @@
+//! One line of JSON for each request that is logged.
+
+use crate::edge::EdgeState;
+use crate::exchange::Call;
+use crate::http1::Kind;
+use crate::identity::{write_decimal, write_hex};
+use crate::log::write_json_string;
+use crate::serve::{Client, Run};
+use units::Nanos;
+
+pub(crate) fn line(
+    run: &Run,
+    client: &Client,
+    call: &Call,
+    edge: Option<&EdgeState>,
+    status: u16,
+    duration: Nanos,
+    error: &'static str,
+) {
+    let worker = &run.worker;
+    let plan = worker.plan();
+    let Some(settings) = &plan.config.access_log else { return };
+    let share = settings.share.fraction();
+    // Failures are always worth a line.
+    if status < 500 && status != 0 && share < 1.0 && !worker.rng.borrow_mut().chance(share) {
+        return;
+    }
+    let buffer = run.inb.filled();
+    worker.log.borrow_mut().line(&worker.cells, |out| {
+        let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+            out.extend_from_slice(name.as_bytes());
+            write_json_string(value, out);
+        };
+        let number = |out: &mut Vec<u8>, name: &str, value: u64| {
+            out.extend_from_slice(name.as_bytes());
+            write_decimal(value, out);
+        };
+        number(out, "{\"time_unix_us\":", worker.clock.unix(call.started).0 / 1_000);
+        text(out, ",\"listener\":", client.door.name.as_bytes());
+        out.extend_from_slice(b",\"client\":\"");
+        crate::heads::write_ip(client.peer.ip(), out);
+        text(out, "\",\"method\":", run.request.method_text.get(buffer));
+        text(out, ",\"host\":", run.request.host.get(buffer));
+        text(out, ",\"path\":", run.request.path(buffer));
+        number(out, ",\"status\":", u64::from(status));
+        number(out, ",\"duration_us\":", duration.0 / 1_000);
+        number(out, ",\"upstream_us\":", call.upstream.0 / 1_000);
+        number(out, ",\"attempts\":", u64::from(call.attempts));
+        number(out, ",\"request_bytes\":", call.request_bytes);
+        number(out, ",\"response_bytes\":", call.response_bytes);
+        if let Some(edge) = edge {
+            text(out, ",\"edge\":", edge.name().as_bytes());
+        }
+        if let Some((address, _)) = call.instance {
+            out.extend_from_slice(b",\"instance\":\"");
+            crate::heads::write_ip(address.ip(), out);
+            number(out, ":", u64::from(address.port()));
+            out.push(b'"');
+        }
+        if !error.is_empty() {
+            text(out, ",\"error\":", error.as_bytes());
+        }
+        let id = match &call.request_id {
+            Some(id) => &id[..],
+            None => run.request.find(Kind::RequestId, buffer).unwrap_or_default(),
+        };
+        text(out, ",\"request_id\":", id);
+        let mut trace = [0; 32];
+        write_hex(call.trace.id, &mut trace);
+        text(out, ",\"trace_id\":", &trace);
+        out.push(b'}');
+    });
+}

@@ -1,0 +1,487 @@
+//! Questions about ourselves, answered over HTTP on loopback by the control side's thread.
+//!
+//! ```text
+//! GET  /healthz                 200 while the process lives
+//! GET  /readyz                  200 while it takes new work, 503 once it drains
+//! GET  /stats[?format=json]     Prometheus text, or JSON
+//! GET  /config                  the running snapshot, its source, its generation and its age
+//! GET  /endpoints               every instance: health, ejection, in flight, latency, and why
+//! GET  /tap[?edge=&status=&path=&count=]   finished requests as JSON lines, as they end
+//! POST /drain                   finish what is in progress and end
+//! ```
+//! It reads cells and asks workers by message. Requests are small and few; one connection carries one request.
+
+use crate::engine::{Control, Message};
+use crate::http1::{HeadLimits, Method, Progress, RequestHead, parse_request};
+use crate::log::write_json_string;
+use crate::plan::Plan;
+use crate::record::Finished;
+use crate::stats::{Cell, EdgeCells};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use units::Histogram;
+
+/// Connections answered at once; more wait.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Finished requests waiting for a tap's reader.
+const TAP_WAITING_MAX: usize = 1_024;
+
+pub(crate) async fn serve(control: Arc<Control>, socket: std::net::TcpListener) {
+    let socket = match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("isobar: the admin listener cannot be polled: {error}");
+            return;
+        }
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                let control = control.clone();
+                tokio::task::spawn_local(async move {
+                    let _place = place;
+                    let _ = answer(&control, stream).await;
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+async fn answer(control: &Control, mut stream: TcpStream) -> std::io::Result<()> {
+    let (limits, mut head) = (HeadLimits::default(), RequestHead::default());
+    let mut buffer = Vec::with_capacity(1 << 10);
+    loop {
+        let mut piece = [0; 1 << 10];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut piece)).await;
+        let read = read.unwrap_or(Ok(0))?;
+        if read == 0 {
+            return Ok(());
+        }
+        buffer.extend_from_slice(&piece[..read]);
+        match parse_request(&buffer, &limits, &mut head) {
+            Ok(Progress::Complete) => break,
+            Ok(Progress::Partial) => {}
+            Err(refusal) => return reply(&mut stream, refusal.status(), "text/plain", refusal.name()).await,
+        }
+    }
+    let path = String::from_utf8_lossy(head.path(&buffer)).into_owned();
+    let query = head.query(&buffer).to_vec();
+    let wants = |name: &str| {
+        crate::router::find_pair(&query, b'&', name).map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    let text = "text/plain; version=0.0.4; charset=utf-8";
+    match (head.method, path.as_str()) {
+        (Method::Get | Method::Head, "/healthz") => reply(&mut stream, 200, text, "ok\n").await,
+        (Method::Get | Method::Head, "/readyz") if control.draining.load(Relaxed) => {
+            reply(&mut stream, 503, text, "draining\n").await
+        }
+        (Method::Get | Method::Head, "/readyz") => reply(&mut stream, 200, text, "ready\n").await,
+        (Method::Get, "/stats") if wants("format").as_deref() == Some("json") => {
+            reply(&mut stream, 200, "application/json", &json(control)).await
+        }
+        (Method::Get, "/stats" | "/metrics") => reply(&mut stream, 200, text, &prometheus(control)).await,
+        (Method::Get, "/config") => {
+            let plan = control.plan();
+            let age = control.clock.now().saturating_sub(plan.applied_at);
+            let applied: Vec<u64> =
+                control.workers.iter().map(|worker| worker.applied.load(Relaxed)).collect();
+            let body = format!(
+                "# source: {}\n# generation: {} (workers run {applied:?})\n# age: {:.3} s\n{:#?}\n",
+                plan.config.source,
+                plan.generation,
+                age.as_secs_f64(),
+                plan.config
+            );
+            reply(&mut stream, 200, text, &body).await
+        }
+        (Method::Get, "/endpoints") => {
+            let body = endpoints(control).await;
+            reply(&mut stream, 200, "application/json", &body).await
+        }
+        (Method::Get, "/tap") => tap(control, &mut stream, &wants).await,
+        (Method::Post, "/drain") => {
+            control.drain();
+            reply(&mut stream, 202, text, "draining\n").await
+        }
+        (
+            _,
+            "/healthz" | "/readyz" | "/stats" | "/metrics" | "/config" | "/endpoints" | "/tap" | "/drain",
+        ) => reply(&mut stream, 405, text, "another method is needed\n").await,
+        _ => {
+            reply(
+                &mut stream,
+                404,
+                text,
+                "try /healthz /readyz /stats /config /endpoints /tap, or POST /drain\n",
+            )
+            .await
+        }
+    }
+}
+
+async fn reply(stream: &mut TcpStream, status: u16, kind: &str, body: &str) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        crate::heads::reason(status),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// An edge's counters: name, help, and where they are.
+type Row = (&'static str, &'static str, fn(&EdgeCells) -> &Cell);
+
+const EDGE_COUNTERS: [Row; 17] = [
+    ("edge_attempts_total", "Attempts sent to instances.", |it| &it.attempts),
+    ("edge_retries_total", "Attempts after the first.", |it| &it.retries),
+    ("edge_retries_refused_total", "Retries that the budget or a limit refused.", |it| &it.retries_refused),
+    ("edge_replays_total", "Requests sent again because they never reached their peer.", |it| &it.replays),
+    ("edge_hedges_total", "Second copies sent because the first was slow.", |it| &it.hedges),
+    ("edge_connect_failures_total", "Connections that could not be made.", |it| &it.connect_failures),
+    ("edge_resets_total", "Connections that broke under a request.", |it| &it.resets),
+    ("edge_timeouts_total", "Attempts that took too long.", |it| &it.timeouts),
+    ("edge_no_instance_total", "Requests for which no instance could be picked.", |it| &it.no_endpoint),
+    ("edge_breaker_refused_total", "Requests refused by an open breaker.", |it| &it.breaker_refused),
+    ("edge_overload_refused_total", "Requests refused because the instance had enough to do.", |it| {
+        &it.limit_refused
+    }),
+    ("edge_deadline_refused_total", "Requests that came too late.", |it| &it.deadline_refused),
+    ("edge_cancelled_total", "Requests whose caller left.", |it| &it.cancelled),
+    ("edge_mirrored_total", "Copies sent elsewhere.", |it| &it.mirrored),
+    ("edge_mirror_dropped_total", "Copies not sent because of a limit.", |it| &it.mirror_dropped),
+    ("edge_connections_total", "Connections made to instances.", |it| &it.connections_made),
+    ("edge_response_bytes_total", "Bytes of replies' bodies.", |it| &it.response_bytes),
+];
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// A label's value as the exposition format wants it.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// All counters as Prometheus text.
+pub(crate) fn prometheus(control: &Control) -> String {
+    let plan = control.plan();
+    let mut out = String::with_capacity(16 << 10);
+    // Writing to a string cannot fail.
+    let _ = write_prometheus(control, &plan, &mut out);
+    out
+}
+
+fn write_prometheus(control: &Control, plan: &Plan, out: &mut String) -> std::fmt::Result {
+    let readings: Vec<_> = control.workers.iter().map(|worker| worker.cells.readings()).collect();
+    for at in 0..readings.first().map_or(0, Vec::len) {
+        let (name, help, gauge, _) = readings[0][at];
+        let sum: u64 = readings.iter().map(|worker| worker[at].3).fold(0, u64::wrapping_add);
+        let kind = if gauge { "gauge" } else { "counter" };
+        writeln!(
+            out,
+            "# HELP isobar_proxy_{name} {help}\n# TYPE isobar_proxy_{name} {kind}\nisobar_proxy_{name} {sum}"
+        )?;
+    }
+    writeln!(
+        out,
+        "# HELP isobar_proxy_refused_total Messages refused, by reason.\n# TYPE isobar_proxy_refused_total counter"
+    )?;
+    for refusal in crate::http1::Refusal::ALL {
+        let sum: u64 = control.workers.iter().map(|it| it.cells.refusals[refusal as usize].get()).sum();
+        writeln!(out, "isobar_proxy_refused_total{{reason=\"{}\"}} {sum}", refusal.name())?;
+    }
+    writeln!(
+        out,
+        "# HELP isobar_proxy_generation The running configuration.\n# TYPE isobar_proxy_generation gauge\n\
+         isobar_proxy_generation {}",
+        plan.generation
+    )?;
+
+    writeln!(
+        out,
+        "# HELP isobar_edge_requests_total Requests, by edge and class of status.\n# TYPE isobar_edge_requests_total counter"
+    )?;
+    for edge in plan.edges.iter().flatten() {
+        for (class, label) in CLASSES.iter().enumerate() {
+            let sum = edge.cells.sum(|cells| &cells.classes[class]);
+            if sum > 0 {
+                writeln!(
+                    out,
+                    "isobar_edge_requests_total{{edge=\"{}\",class=\"{label}\"}} {sum}",
+                    escape(&edge.config.name)
+                )?;
+            }
+        }
+    }
+    writeln!(
+        out,
+        "# HELP isobar_edge_version_requests_total Requests, by edge, version and class of status.\n# TYPE isobar_edge_version_requests_total counter"
+    )?;
+    for edge in plan.edges.iter().flatten() {
+        let versions = plan.services.get(edge.service as usize).and_then(Option::as_ref);
+        for (at, version) in versions.map_or(&[][..], |service| &service.versions).iter().enumerate() {
+            for (class, label) in CLASSES.iter().enumerate() {
+                let sum: u64 = edge
+                    .cells
+                    .all()
+                    .filter_map(|it| it.versions.get(at))
+                    .map(|it| it.classes[class].get())
+                    .sum();
+                if sum > 0 && !version.is_empty() {
+                    writeln!(
+                        out,
+                        "isobar_edge_version_requests_total{{edge=\"{}\",version=\"{}\",class=\"{label}\"}} {sum}",
+                        escape(&edge.config.name),
+                        escape(version)
+                    )?;
+                }
+            }
+        }
+    }
+    for (name, help, read) in EDGE_COUNTERS {
+        writeln!(out, "# HELP isobar_{name} {help}\n# TYPE isobar_{name} counter")?;
+        for edge in plan.edges.iter().flatten() {
+            let sum = edge.cells.sum(read);
+            if sum > 0 {
+                writeln!(out, "isobar_{name}{{edge=\"{}\"}} {sum}", escape(&edge.config.name))?;
+            }
+        }
+    }
+    writeln!(
+        out,
+        "# HELP isobar_edge_latency_seconds Time to answer, by edge.\n# TYPE isobar_edge_latency_seconds histogram"
+    )?;
+    for edge in plan.edges.iter().flatten() {
+        let latency = merged(edge.cells.all().map(|cells| &cells.latency));
+        if !latency.is_empty() {
+            write_histogram(
+                out,
+                "isobar_edge_latency_seconds",
+                &format!("edge=\"{}\"", escape(&edge.config.name)),
+                &latency,
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "# HELP isobar_route_requests_total Requests, by route and class of status.\n# TYPE isobar_route_requests_total counter"
+    )?;
+    for listener in &plan.listeners {
+        for route in listener.routes() {
+            for (class, label) in CLASSES.iter().enumerate() {
+                let sum = route.cells.sum(|cells| &cells.classes[class]);
+                // Routes nobody used have no series: five thousand zeros help nobody.
+                if sum > 0 {
+                    writeln!(
+                        out,
+                        "isobar_route_requests_total{{listener=\"{}\",route=\"{}\",class=\"{label}\"}} {sum}",
+                        escape(&listener.config.name),
+                        escape(&route.route.name)
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merged<'c>(cells: impl Iterator<Item = &'c crate::stats::HistogramCells>) -> Histogram {
+    let mut all = Histogram::new();
+    cells.for_each(|cells| all.merge(&cells.read()));
+    all
+}
+
+/// Bounds that people's dashboards expect; the fine buckets go to those who ask for them.
+const BOUNDS_US: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &Histogram) -> std::fmt::Result {
+    for bound in BOUNDS_US {
+        let at_most = histogram.count_at_most(units::Nanos::from_micros(bound));
+        writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {at_most}", bound as f64 / 1e6)?;
+    }
+    writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", histogram.count())?;
+    writeln!(out, "{name}_sum{{{labels}}} {}", histogram.sum() as f64 / 1e9)?;
+    writeln!(out, "{name}_count{{{labels}}} {}", histogram.count())
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = Vec::new();
+    write_json_string(text.as_bytes(), &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same as JSON, with percentiles.
+fn json(control: &Control) -> String {
+    let plan = control.plan();
+    let mut out = String::from("{\"proxy\":{");
+    let readings: Vec<_> = control.workers.iter().map(|worker| worker.cells.readings()).collect();
+    for at in 0..readings.first().map_or(0, Vec::len) {
+        let sum: u64 = readings.iter().map(|worker| worker[at].3).fold(0, u64::wrapping_add);
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}\"{}\":{sum}", readings[0][at].0);
+    }
+    let _ = write!(out, "}},\"generation\":{},\"edges\":[", plan.generation);
+    for (at, edge) in plan.edges.iter().flatten().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{{\"edge\":{}", quoted(&edge.config.name));
+        for (class, label) in CLASSES.iter().enumerate() {
+            let _ = write!(out, ",\"{label}\":{}", edge.cells.sum(|cells| &cells.classes[class]));
+        }
+        for (name, _, read) in EDGE_COUNTERS {
+            let _ = write!(out, ",\"{name}\":{}", edge.cells.sum(read));
+        }
+        let latency = merged(edge.cells.all().map(|cells| &cells.latency));
+        for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            let _ = write!(out, ",\"{name}_us\":{}", latency.quantile(q).unwrap_or_default().0 / 1_000);
+        }
+        out.push('}');
+    }
+    out.push_str("]}\n");
+    out
+}
+
+/// Every instance of every service, as each worker sees it, added up.
+async fn endpoints(control: &Control) -> String {
+    let plan = control.plan();
+    let mut out = String::from("[");
+    for (slot, service) in plan.services.iter().enumerate() {
+        let Some(service) = service else { continue };
+        let mut reports = Vec::new();
+        for worker in &control.workers {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            worker.send(Message::Describe { service: slot as u32, reply });
+            // A worker that is busy or gone must not hang whoever asks.
+            if let Ok(Ok(report)) = tokio::time::timeout(Duration::from_secs(1), answer).await {
+                reports.extend(report);
+            }
+        }
+        if out.len() > 1 {
+            out.push(',');
+        }
+        let _ = write!(out, "\n{{\"service\":{},\"instances\":[", quoted(&service.config.name));
+        let mut addresses: Vec<_> = reports.iter().map(|report| (report.address, report.version)).collect();
+        addresses.sort();
+        addresses.dedup();
+        for (at, (address, version)) in addresses.into_iter().enumerate() {
+            let of =
+                || reports.iter().filter(|report| report.address == address && report.version == version);
+            let comma = if at == 0 { "" } else { "," };
+            let name = service.versions.get(usize::from(version)).map_or("", String::as_str);
+            let label = of().next().map_or("", |report| report.label.as_str());
+            let health = of().map(|report| report.health.as_str()).next().unwrap_or("unknown");
+            let _ = write!(
+                out,
+                "{comma}\n  {{\"address\":\"{address}\",\"name\":{},\"version\":{},\"health\":\"{health}\"",
+                quoted(label),
+                quoted(name)
+            );
+            if let Some(standing) = control.health.get((slot as u32, address)) {
+                let _ = write!(
+                    out,
+                    ",\"check\":\"{}\",\"check_said\":{},\"checks\":{}",
+                    if standing.passing { "passing" } else { "failing" },
+                    quoted(standing.last),
+                    standing.probes
+                );
+            }
+            let ejected = of().filter(|report| report.ejected_for.is_some()).count();
+            let longest = of().filter_map(|report| report.ejected_for).max();
+            let latency = of().filter_map(|report| report.latency).max();
+            let _ = write!(
+                out,
+                ",\"ejected_by_workers\":{ejected},\"ejected_for_ms\":{},\"why\":{},\"in_flight\":{},\"waiting\":{},\
+                 \"limit\":{},\"shed\":{},\"latency_ewma_us\":{},\"failure_share\":{:.4},\"connections\":{},\"idle\":{},\
+                 \"requests\":{},\"failures\":{}}}",
+                longest.map_or(0, |left| left.0 / 1_000_000),
+                quoted(&of().filter_map(|report| report.verdict.clone()).next().unwrap_or_default()),
+                of().map(|report| report.in_flight).sum::<u32>(),
+                of().map(|report| report.gate.2).sum::<usize>(),
+                of().map(|report| u64::from(report.gate.0)).sum::<u64>(),
+                of().map(|report| report.gate.3).sum::<u64>(),
+                latency.map_or(0, |latency| latency.0 / 1_000),
+                of().map(|report| report.failure_share).fold(0.0, f64::max),
+                of().map(|report| report.connections).sum::<u32>(),
+                of().map(|report| report.idle).sum::<u32>(),
+                of().map(|report| report.requests).sum::<u64>(),
+                of().map(|report| report.failures).sum::<u64>(),
+            );
+        }
+        out.push_str("]}");
+    }
+    out.push_str("\n]\n");
+    out
+}
+
+/// Finished requests as they end, until the reader leaves or has `count` of them.
+async fn tap(
+    control: &Control,
+    stream: &mut TcpStream,
+    wants: &impl Fn(&str) -> Option<String>,
+) -> std::io::Result<()> {
+    let (sender, events) = crossbeam_channel::bounded(TAP_WAITING_MAX);
+    for worker in &control.workers {
+        worker.send(Message::Events(sender.clone()));
+    }
+    drop(sender);
+    let edge = wants("edge");
+    let status = wants("status").and_then(|text| text.parse::<u16>().ok());
+    let path = wants("path");
+    let mut left = wants("count").and_then(|text| text.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    let mut gone = [0; 64];
+    while left > 0 && !control.stopped.load(Relaxed) {
+        let plan = control.plan();
+        let mut lines = String::new();
+        for event in events.try_iter().take(256) {
+            let name =
+                plan.edges.get(event.edge as usize).and_then(Option::as_ref).map_or("", |it| &it.config.name);
+            let wanted = edge.as_deref().is_none_or(|edge| edge == name)
+                && status.is_none_or(|status| status == event.status)
+                && path.as_deref().is_none_or(|path| event.path().starts_with(path));
+            if wanted && left > 0 {
+                left -= 1;
+                write_event(&mut lines, &event, name);
+            }
+        }
+        stream.write_all(lines.as_bytes()).await?;
+        // A reader that leaves ends the tap; what it says is of no interest.
+        if let Ok(Ok(0) | Err(_)) =
+            tokio::time::timeout(Duration::from_millis(50), stream.read(&mut gone)).await
+        {
+            return Ok(());
+        }
+    }
+    stream.shutdown().await
+}
+
+/// The path is shown without its query: queries carry secrets.
+fn write_event(out: &mut String, event: &Finished, edge: &str) {
+    let _ = writeln!(
+        out,
+        "{{\"time_unix_us\":{},\"edge\":{},\"method\":\"{:?}\",\"path\":{},\"status\":{},\"duration_us\":{},\"upstream_us\":{},\
+         \"attempts\":{},\"instance\":\"{}\",\"trace_id\":\"{:032x}\",\"error\":{}}}",
+        event.started_unix.0 / 1_000,
+        quoted(edge),
+        event.method,
+        quoted(event.path()),
+        event.status,
+        event.duration.0 / 1_000,
+        event.upstream.0 / 1_000,
+        event.attempts,
+        event.instance.map(|address| address.to_string()).unwrap_or_default(),
+        event.trace_id,
+        quoted(event.error)
+    );
+}

@@ -1,0 +1,143 @@
+//! The control side's thread: admin, health checks, names and memory. Nothing a request waits for.
+
+use crate::engine::{Control, Error, Message};
+use crate::upstream::located;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use units::Nanos;
+
+/// Starts the thread, and the admin's listener with it.
+pub(crate) fn start(
+    control: Arc<Control>,
+    admin: Option<SocketAddr>,
+) -> Result<(JoinHandle<()>, Option<SocketAddr>), Error> {
+    let socket = match admin {
+        None => None,
+        Some(address) => {
+            let fail = |error| Error::Bind { listener: "admin".into(), address, error };
+            let socket = std::net::TcpListener::bind(address).map_err(fail)?;
+            socket.set_nonblocking(true).map_err(fail)?;
+            Some(socket)
+        }
+    };
+    let address = socket.as_ref().and_then(|socket| socket.local_addr().ok());
+    let thread = std::thread::Builder::new().name("isobar-control".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(control, socket)),
+            Err(error) => eprintln!("isobar: the control thread cannot start its runtime: {error}"),
+        }
+    });
+    Ok((thread.map_err(Error::Thread)?, address))
+}
+
+async fn run(control: Arc<Control>, admin: Option<std::net::TcpListener>) {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async move {
+            if let Some(socket) = admin {
+                tokio::task::spawn_local(crate::admin::serve(control.clone(), socket));
+            }
+            tokio::task::spawn_local(watch_memory(control.clone()));
+            let mut resolver = Resolver::default();
+            let mut checks = crate::health::Checks::default();
+            while !control.stopped.load(Relaxed) {
+                let wait = resolver.refresh(&control).await;
+                checks.refresh(&control, &resolver);
+                // Woken by a reload; otherwise when a name is due.
+                let _ = tokio::time::timeout(wait, control.changed.notified()).await;
+            }
+        })
+        .await;
+}
+
+/// Measures resident memory against the mark.
+async fn watch_memory(control: Arc<Control>) {
+    loop {
+        let mark = control.plan().config.limits.memory.map(|mark| mark.as_u64()).filter(|mark| *mark > 0);
+        let pressure = mark
+            .and_then(|mark| Some(crate::limits::resident_bytes()?.saturating_mul(100) / mark))
+            .unwrap_or(0);
+        control.pressure.store(pressure, Relaxed);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Names and what they resolved to last. A name that stops resolving keeps its addresses: discovery may be what is
+/// broken, and the health checks will tell.
+#[derive(Debug, Default)]
+pub(crate) struct Resolver {
+    names: hashbrown::HashMap<(String, u16), Vec<SocketAddr>, foldhash::fast::FixedState>,
+    due: hashbrown::HashMap<u32, (Nanos, u64), foldhash::fast::FixedState>,
+}
+
+impl Resolver {
+    pub(crate) fn addresses(&self, name: &str, port: u16) -> Vec<SocketAddr> {
+        self.names.get(&(name.to_owned(), port)).cloned().unwrap_or_default()
+    }
+
+    /// Resolves what is due and tells the workers what changed. Returns how long until the next name is due.
+    async fn refresh(&mut self, control: &Control) -> Duration {
+        let plan = control.plan();
+        let now = control.clock.now();
+        let mut next = Nanos::from_secs(3_600);
+        for (slot, service) in plan.services.iter().enumerate() {
+            let slot = slot as u32;
+            let Some(service) = service else {
+                self.due.remove(&slot);
+                continue;
+            };
+            let names: Vec<(String, u16)> = service
+                .config
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| match &endpoint.address {
+                    crate::config::Address::Name(name, port) => Some((name.clone(), *port)),
+                    crate::config::Address::Ip(_) => None,
+                })
+                .collect();
+            if names.is_empty() {
+                continue;
+            }
+            // A new plan for the service is told to the workers even if its names are not due.
+            let identity = Arc::as_ptr(service) as u64;
+            let (due, told) = self.due.get(&slot).copied().unwrap_or((Nanos::ZERO, 0));
+            let mut changed = told != identity;
+            let mut due_next = due;
+            if due <= now {
+                for (name, port) in names {
+                    changed |= self.resolve(name, port).await;
+                }
+                due_next = now + service.config.dns_refresh.max(Nanos::from_millis(100));
+            }
+            if changed {
+                let located = located(service, &|name, port| self.addresses(name, port));
+                for worker in &control.workers {
+                    worker.send(Message::Located { service: slot, located: located.clone() });
+                }
+            }
+            self.due.insert(slot, (due_next, identity));
+            next = next.min(due_next.saturating_sub(now));
+        }
+        Duration::from(next.max(Nanos::from_millis(10)))
+    }
+
+    async fn resolve(&mut self, name: String, port: u16) -> bool {
+        let answer =
+            tokio::time::timeout(Duration::from_secs(5), tokio::net::lookup_host((name.clone(), port))).await;
+        let Ok(Ok(addresses)) = answer else { return false };
+        let mut addresses: Vec<SocketAddr> = addresses.collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return false;
+        }
+        let known = self.names.entry((name, port)).or_default();
+        let changed = *known != addresses;
+        *known = addresses;
+        changed
+    }
+}

@@ -1,0 +1,221 @@
+//! One caller's calls to one service, as one worker makes them. Every decision is the policy crate's; what happens here
+//! is keeping its state, asking it at the right moment and telling it how things ended.
+
+use crate::plan::EdgePlan;
+use crate::stats::EdgeCells;
+use crate::upstream::{Entered, Instance, ServiceState};
+use policy::{
+    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, eject, settings,
+};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use units::{Nanos, Rng};
+
+#[derive(Debug)]
+pub(crate) struct EdgeState {
+    pub(crate) plan: Arc<EdgePlan>,
+    pub(crate) service: Rc<ServiceState>,
+    worker: usize,
+    core: RefCell<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
+    balancer: Balancer,
+    /// The service's generation that the balancer's tables were built from.
+    seen: u64,
+    budget: Option<Budget>,
+    breaker: Option<Breaker>,
+    swept_at: Nanos,
+}
+
+/// An instance that was chosen. It must be finished exactly once.
+#[derive(Debug)]
+pub(crate) struct Pick {
+    pub(crate) instance: Rc<Instance>,
+    pub(crate) index: u32,
+    /// When the request set out; waiting for its turn comes before.
+    pub(crate) started: Nanos,
+    /// Its place among the requests the instance is working on.
+    pub(crate) entered: Option<Entered>,
+    permit: Option<Permit>,
+}
+
+/// Why a request was not sent anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NoInstance,
+    NoneHealthy,
+    AllTried,
+    BreakerOpen,
+}
+
+/// Without retry settings, only what provably did no harm is sent again.
+const NO_RETRIES: settings::Retry = settings::Retry {
+    attempts: 1,
+    per_try: None,
+    on: settings::RetryOn {
+        connect_failure: false,
+        reset: false,
+        timeout: false,
+        unavailable: false,
+        server_error: false,
+        throttled: false,
+    },
+    backoff: settings::Backoff { base: Nanos::ZERO, max: Nanos::ZERO, jitter: settings::Jitter::None },
+    budget: None,
+    non_idempotent: false,
+};
+
+impl EdgeState {
+    /// The state of an edge, taking over what the one before it had learnt where its settings are unchanged.
+    pub(crate) fn new(
+        plan: Arc<EdgePlan>,
+        service: Rc<ServiceState>,
+        home: policy::Place,
+        (worker, workers): (usize, usize),
+        before: Option<&Self>,
+    ) -> Rc<Self> {
+        let settings = &plan.config.settings;
+        let old = before.map(|before| (&before.plan.config.settings, before.core.borrow()));
+        let mut core = Core {
+            balancer: Balancer::new(settings.balance, settings.locality, home),
+            seen: u64::MAX,
+            budget: settings
+                .retry
+                .as_ref()
+                .and_then(|retry| Some(Budget::new(retry.budget.as_ref()?, workers as u32))),
+            breaker: settings.breaker.map(Breaker::new),
+            swept_at: Nanos::ZERO,
+        };
+        if let Some((before, old)) = old {
+            if before.retry == settings.retry {
+                core.budget.clone_from(&old.budget);
+            }
+            if before.breaker == settings.breaker {
+                core.breaker.clone_from(&old.breaker);
+            }
+            core.swept_at = old.swept_at;
+        }
+        Rc::new(Self { plan, service, worker, core: RefCell::new(core) })
+    }
+
+    #[inline]
+    pub(crate) fn cells(&self) -> &EdgeCells {
+        self.plan.cells.of(self.worker)
+    }
+
+    /// What this version answered, and how fast.
+    pub(crate) fn count_version(&self, version: u16, class: usize, duration: Nanos) {
+        if let Some(cells) = self.cells().versions.get(usize::from(version)) {
+            cells.classes[class].add(1);
+            cells.latency.record(duration);
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.plan.config.name
+    }
+
+    pub(crate) fn settings(&self) -> &settings::EdgeSettings {
+        &self.plan.config.settings
+    }
+
+    pub(crate) fn retry_settings(&self) -> &settings::Retry {
+        self.settings().retry.as_ref().unwrap_or(&NO_RETRIES)
+    }
+
+    /// A request arrived that this edge will carry: the budget for retries grows.
+    pub(crate) fn on_request(&self, now: Nanos) {
+        let mut core = self.core.borrow_mut();
+        if let Some(budget) = &mut core.budget {
+            budget.on_request(now);
+        }
+    }
+
+    /// Chooses an instance for one attempt.
+    pub(crate) fn pick(&self, ask: &Ask<'_>, rng: &mut Rng) -> Result<Pick, Refused> {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let permit = match &mut core.breaker {
+            Some(breaker) => Some(breaker.admit(ask.now).ok_or(Refused::BreakerOpen)?),
+            None => None,
+        };
+        let mut endpoints = self.service.endpoints.borrow_mut();
+        let generation = self.service.generation.get();
+        if core.seen != generation {
+            core.balancer.refresh(&endpoints);
+            core.seen = generation;
+        }
+        match core.balancer.pick(&endpoints, ask, rng) {
+            Ok(picked) => {
+                let index = picked.index as usize;
+                endpoints[index].on_start();
+                let instance = self.service.instances.borrow()[index].clone();
+                instance.requests.set(instance.requests.get() + 1);
+                Ok(Pick { instance, index: picked.index, started: ask.now, entered: None, permit })
+            }
+            Err(why) => {
+                if let (Some(breaker), Some(permit)) = (&mut core.breaker, permit) {
+                    breaker.on_result(ask.now, permit, Outcome::Cancelled);
+                }
+                Err(match why {
+                    NoPick::NoInstance => Refused::NoInstance,
+                    NoPick::NoneAvailable => Refused::NoneHealthy,
+                    NoPick::AllTried => Refused::AllTried,
+                })
+            }
+        }
+    }
+
+    /// An attempt ended. `elapsed` is the time to the reply's head, or to whatever happened instead.
+    pub(crate) fn finish(
+        &self,
+        mut pick: Pick,
+        outcome: Outcome,
+        elapsed: Nanos,
+        rest: Option<Nanos>,
+        now: Nanos,
+    ) {
+        if let Some(entered) = pick.entered.take() {
+            entered.finish(now, outcome.into());
+        }
+        let mut core = self.core.borrow_mut();
+        if let (Some(breaker), Some(permit)) = (&mut core.breaker, pick.permit) {
+            breaker.on_result(now, permit, outcome);
+        }
+        if outcome.is_failure() {
+            pick.instance.failures.set(pick.instance.failures.get() + 1);
+        }
+        let Some(at) = self.service.position(&pick.instance, pick.index as usize) else { return };
+        let mut endpoints = self.service.endpoints.borrow_mut();
+        endpoints[at].on_finish(now, elapsed, outcome, rest);
+        if let Some(settings) = &self.settings().eject
+            && let Some(eject::Verdict::Ejected { .. }) =
+                eject::on_outcome(settings, &mut endpoints, at, outcome, now)
+        {
+            self.service.changed();
+        }
+    }
+
+    pub(crate) fn next(&self, retry: &mut RetryState, attempt: &Attempt, now: Nanos, rng: &mut Rng) -> Next {
+        let mut core = self.core.borrow_mut();
+        retry.next(self.retry_settings(), attempt, core.budget.as_mut(), now, rng)
+    }
+
+    /// Regular work: instances return from ejection, rates are judged.
+    pub(crate) fn tick(&self, now: Nanos) {
+        let Some(settings) = &self.settings().eject else { return };
+        let mut core = self.core.borrow_mut();
+        let mut endpoints = self.service.endpoints.borrow_mut();
+        let mut changed = eject::restore(&mut endpoints, now) > 0;
+        if now.saturating_sub(core.swept_at) >= settings.interval {
+            core.swept_at = now;
+            changed |= eject::sweep(settings, &mut endpoints, now).changed();
+        }
+        if changed {
+            self.service.changed();
+        }
+    }
+}

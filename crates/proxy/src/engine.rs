@@ -1,0 +1,569 @@
+//! Threads, doors and messages.
+//!
+//! Each worker is a thread with a runtime of its own and a listening socket of its own for each door (`SO_REUSEPORT`),
+//! so the kernel spreads connections and workers share nothing. The control side, a thread of its own, makes plans and
+//! sends them; a worker that is busy serving takes a message between two polls. Measuring, checking health and
+//! resolving names happen over there, where they cannot make a request wait.
+
+use crate::clock::Clock;
+use crate::config::{Config, ListenerKind, Mistake};
+use crate::log;
+use crate::plan::{Changes, Plan, Planner};
+use crate::record::Finished;
+use crate::serve::{Client, Runners, connection};
+use crate::socket::Socket;
+use crate::stats::WorkerCells;
+use crate::upstream::Located;
+use crate::worker::{Door, InstanceReport, Worker};
+use hashbrown::HashMap;
+use socket2::{Domain, Protocol, SockAddr, Type};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use units::Nanos;
+
+/// What a person decides when starting a proxy, apart from its configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Zero is as many as the control group's processor quota allows.
+    pub workers: usize,
+    /// Where to answer questions about ourselves. Anybody who reaches it may drain us: keep it on loopback.
+    pub admin: Option<SocketAddr>,
+    /// Of all random choices. Proxies should differ in it.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 0, admin: None, seed: u64::from(std::process::id()) }
+    }
+}
+
+/// Why a proxy did not start, or did not take a new configuration.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration has these mistakes. What ran before runs on.
+    Config(Vec<Mistake>),
+    /// A listener's address cannot be used.
+    Bind {
+        listener: String,
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Thread(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(mistakes) => {
+                write!(f, "{} mistake(s) in the configuration", mistakes.len())?;
+                mistakes.iter().try_for_each(|mistake| write!(f, "; {mistake}"))
+            }
+            Self::Bind { listener, address, error } => {
+                write!(f, "listener `{listener}` cannot listen on {address}: {error}")
+            }
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What the control side tells a worker.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Swap {
+        plan: Arc<Plan>,
+        changes: Arc<Changes>,
+        open: Vec<(String, std::net::TcpListener)>,
+        close: Vec<String>,
+    },
+    Located {
+        service: u32,
+        located: Vec<Located>,
+    },
+    Health {
+        service: u32,
+        address: SocketAddr,
+        healthy: bool,
+    },
+    Describe {
+        service: u32,
+        reply: oneshot::Sender<Vec<InstanceReport>>,
+    },
+    Events(crossbeam_channel::Sender<Finished>),
+    Drain {
+        within: Nanos,
+    },
+}
+
+/// A worker, seen from outside.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    sender: mpsc::Sender<Message>,
+    pub(crate) cells: Arc<WorkerCells>,
+    pub(crate) applied: Arc<AtomicU64>,
+}
+
+/// Messages a worker may be behind. It takes them between two polls, so a full box means a stuck worker.
+const INBOX: usize = 1_024;
+
+impl WorkerHandle {
+    /// A worker that is gone needs no message; one whose box is full is waited for.
+    pub(crate) fn send(&self, mut message: Message) {
+        for _ in 0..5_000 {
+            match self.sender.try_send(message) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(back)) => message = back,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What the control side shares among its own threads. No worker touches its locks.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) clock: Clock,
+    pub(crate) workers: Vec<WorkerHandle>,
+    state: Mutex<State>,
+    pub(crate) pressure: Arc<AtomicU64>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) stopped: AtomicBool,
+    /// Told when the plan changes, so that health checks and names are looked at again.
+    pub(crate) changed: tokio::sync::Notify,
+    pub(crate) health: crate::health::Board,
+}
+
+#[derive(Debug)]
+struct State {
+    planner: Planner,
+    plan: Arc<Plan>,
+    /// Where each listener really listens, which matters when it was asked to choose a port.
+    bound: HashMap<String, Bound, foldhash::fast::FixedState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound {
+    asked: SocketAddr,
+    got: SocketAddr,
+}
+
+/// A running proxy. Dropping it stops it at once; [`Proxy::stop`] lets requests end first.
+#[derive(Debug)]
+pub struct Proxy {
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<()>>,
+    admin: Option<SocketAddr>,
+}
+
+impl Proxy {
+    /// Starts serving. Returns when every door is open.
+    pub fn start(config: Config, options: Options) -> Result<Self, Error> {
+        config.check().map_err(Error::Config)?;
+        let workers = if options.workers == 0 { crate::limits::worker_count() } else { options.workers };
+        let clock = Clock::start();
+        let mut planner = Planner::new(workers);
+        let lines = config.access_log.as_ref().map_or(64, |log| (log.lines_max / 128).max(4) as usize);
+        let writer = log::start_writer(lines).map_err(Error::Thread)?;
+        let (plan, _) = planner.plan(config, clock.now());
+        let mut bound = HashMap::default();
+        let mut doors = Vec::new();
+        for listener in &plan.listeners {
+            let (sockets, got) = bind(&listener.config.name, listener.config.address, workers)?;
+            bound.insert(listener.config.name.clone(), Bound { asked: listener.config.address, got });
+            doors.push((listener.config.name.clone(), sockets));
+        }
+        let pressure = Arc::new(AtomicU64::new(0));
+        let mut threads = Vec::new();
+        let mut handles = Vec::new();
+        for index in 0..workers {
+            let (sender, inbox) = mpsc::channel(INBOX);
+            let cells = Arc::new(WorkerCells::default());
+            let applied = Arc::new(AtomicU64::new(0));
+            handles.push(WorkerHandle { sender, cells: cells.clone(), applied: applied.clone() });
+            let open: Vec<_> =
+                doors.iter_mut().filter_map(|(name, sockets)| Some((name.clone(), sockets.pop()?))).collect();
+            let (plan, pressure, writer) = (plan.clone(), pressure.clone(), writer.clone());
+            let seed = options.seed;
+            let thread =
+                std::thread::Builder::new().name(format!("isobar-worker-{index}")).spawn(move || {
+                    let make = move || {
+                        let log = log::Batch::new(writer);
+                        Worker::new((index, workers), clock, seed, plan, cells, applied, pressure, log)
+                    };
+                    run_worker(make, open, inbox);
+                });
+            threads.push(thread.map_err(Error::Thread)?);
+        }
+        let control = Arc::new(Control {
+            clock,
+            workers: handles,
+            state: Mutex::new(State { planner, plan, bound }),
+            pressure,
+            draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            changed: tokio::sync::Notify::new(),
+            health: crate::health::Board::default(),
+        });
+        let (thread, admin) = crate::control::start(control.clone(), options.admin)?;
+        threads.push(thread);
+        Ok(Self { control, threads, admin })
+    }
+
+    /// Takes a new configuration: all of it, or, if it has a mistake, none of it.
+    pub fn reload(&self, config: Config) -> Result<(), Error> {
+        self.control.reload(config)
+    }
+
+    /// Where a listener listens.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.control.lock().bound.get(listener).map(|bound| bound.got)
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The running configuration, its generation, and how long it has been running.
+    pub fn running(&self) -> (Arc<Config>, u64, Nanos) {
+        let plan = self.control.plan();
+        (plan.config.clone(), plan.generation, self.control.clock.now().saturating_sub(plan.applied_at))
+    }
+
+    /// Whether every worker runs the newest configuration.
+    pub fn is_applied(&self) -> bool {
+        let generation = self.control.plan().generation;
+        self.control.workers.iter().all(|worker| worker.applied.load(Relaxed) >= generation)
+    }
+
+    /// Prometheus text, as `/stats` gives it.
+    pub fn stats_text(&self) -> String {
+        crate::admin::prometheus(&self.control)
+    }
+
+    /// Begins to send finished requests. At most `capacity` wait; more are dropped and counted.
+    pub fn events(&self, capacity: usize) -> crossbeam_channel::Receiver<Finished> {
+        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
+        for worker in &self.control.workers {
+            worker.send(Message::Events(sender.clone()));
+        }
+        receiver
+    }
+
+    /// Finishes what is in progress, tells clients to go elsewhere, and takes nothing new. Returns at once.
+    pub fn drain(&self) {
+        self.control.drain();
+    }
+
+    /// True once every worker has ended after a drain.
+    pub fn is_drained(&self) -> bool {
+        self.control.workers.iter().all(|worker| worker.sender.is_closed())
+    }
+
+    /// Drains and waits for the end, which comes no later than the configured drain time-out.
+    pub fn stop(mut self) {
+        self.drain();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        let control = self.threads.pop();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
+        }
+        self.control.stopped.store(true, Relaxed);
+        self.control.changed.notify_one();
+        if let Some(thread) = control {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.control.draining.store(true, Relaxed);
+            for worker in &self.control.workers {
+                worker.send(Message::Drain { within: Nanos::ZERO });
+            }
+            self.join();
+        }
+    }
+}
+
+impl Control {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic while planning leaves the old plan in place, which is what we want to go on with.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.lock().plan.clone()
+    }
+
+    pub(crate) fn reload(&self, config: Config) -> Result<(), Error> {
+        config.check().map_err(Error::Config)?;
+        let mut state = self.lock();
+        let mut opened = Vec::new();
+        let mut bound = state.bound.clone();
+        for listener in &config.listeners {
+            let asked = listener.address;
+            if state.bound.get(&listener.name).is_some_and(|bound| bound.asked == asked) {
+                continue;
+            }
+            let (sockets, got) = bind(&listener.name, asked, self.workers.len())?;
+            bound.insert(listener.name.clone(), Bound { asked, got });
+            opened.push((listener.name.clone(), sockets));
+        }
+        let kept = |name: &str| config.listeners.iter().any(|listener| listener.name == name);
+        let close: Vec<String> = state.bound.keys().filter(|name| !kept(name)).cloned().collect();
+        bound.retain(|name, _| kept(name));
+        let (plan, changes) = state.planner.plan(config, self.clock.now());
+        state.plan = plan.clone();
+        state.bound = bound;
+        let changes = Arc::new(changes);
+        for worker in &self.workers {
+            let open = opened
+                .iter_mut()
+                .filter_map(|(name, sockets): &mut (String, Vec<_>)| Some((name.clone(), sockets.pop()?)))
+                .collect();
+            worker.send(Message::Swap {
+                plan: plan.clone(),
+                changes: changes.clone(),
+                open,
+                close: close.clone(),
+            });
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn drain(&self) {
+        if self.draining.swap(true, Relaxed) {
+            return;
+        }
+        let within = self.plan().config.timeouts.drain;
+        for worker in &self.workers {
+            worker.send(Message::Drain { within });
+        }
+    }
+}
+
+/// One listening socket for each worker, all on one address.
+fn bind(
+    listener: &str,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(Vec<std::net::TcpListener>, SocketAddr), Error> {
+    let fail = |error| Error::Bind { listener: listener.to_owned(), address, error };
+    let mut sockets = Vec::with_capacity(workers);
+    let mut got = address;
+    for _ in 0..workers {
+        let socket = bind_one(got).map_err(fail)?;
+        got = socket.local_addr().map_err(fail)?;
+        sockets.push(socket);
+    }
+    Ok((sockets, got))
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(4_096)?;
+    Ok(socket.into())
+}
+
+/// An open door and the task that stands in it.
+struct Open {
+    door: Rc<Door>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+fn run_worker(
+    make: impl FnOnce() -> Rc<Worker>,
+    open: Vec<(String, std::net::TcpListener)>,
+    mut inbox: mpsc::Receiver<Message>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(Default::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("isobar: a worker cannot start its runtime: {error}");
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let worker = make();
+        let runners = Runners::new(worker.clone());
+        tokio::task::spawn_local(worker.timers.clone().drive());
+        let mut doors: Vec<Open> = Vec::new();
+        open_doors(&worker, &runners, open, &mut doors);
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ends_at = Nanos::MAX;
+        let mut ticks = 0u64;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    ticks += 1;
+                    worker.tick(ticks);
+                    let drained = worker.draining.get() && worker.connections.get() == 0;
+                    if drained || worker.now() >= ends_at {
+                        worker.finish_log();
+                        return;
+                    }
+                }
+                message = inbox.recv() => {
+                    let Some(message) = message else { return };
+                    match message {
+                        Message::Swap { plan, changes, open, close } => {
+                            for gone in doors.extract_if(.., |it| close.contains(&it.door.name)) {
+                                shut(&gone, &worker);
+                            }
+                            // A door that moves to another address is a new door with an old name.
+                            for moved in doors.extract_if(.., |it| open.iter().any(|(name, _)| *name == it.door.name)) {
+                                shut(&moved, &worker);
+                            }
+                            worker.swap(plan, &changes);
+                            let plan = worker.plan();
+                            for open in &doors {
+                                if let Some(new) = plan.listeners.iter().find(|new| new.config.name == open.door.name)
+                                    && !Arc::ptr_eq(new, &open.door.plan.borrow())
+                                {
+                                    *open.door.plan.borrow_mut() = Rc::new(new.clone());
+                                }
+                            }
+                            open_doors(&worker, &runners, open, &mut doors);
+                        }
+                        Message::Located { service, located } => worker.on_located(service, located),
+                        Message::Health { service, address, healthy } => worker.on_health(service, address, healthy),
+                        Message::Describe { service, reply } => {
+                            // Whoever asked may have given up.
+                            let _ = reply.send(worker.describe(service));
+                        }
+                        Message::Events(sender) => worker.events.borrow_mut().push(sender),
+                        Message::Drain { within } => {
+                            worker.draining.set(true);
+                            ends_at = worker.now() + within;
+                            for open in doors.drain(..) {
+                                shut(&open, &worker);
+                            }
+                            worker.timers.wake_all();
+                        }
+                    }
+                }
+            }
+        }
+    });
+    // Whatever is still running is cut off here, after the time it was given.
+}
+
+fn shut(open: &Open, worker: &Worker) {
+    open.door.closing.set(true);
+    open.accepting.abort();
+    worker.timers.wake_all();
+}
+
+fn open_doors(
+    worker: &Rc<Worker>,
+    runners: &Rc<Runners>,
+    open: Vec<(String, std::net::TcpListener)>,
+    doors: &mut Vec<Open>,
+) {
+    let plan = worker.plan();
+    for (name, socket) in open {
+        let Some(listener) = plan.listeners.iter().find(|listener| listener.config.name == name) else {
+            continue;
+        };
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                eprintln!("isobar: listener `{name}` cannot be polled: {error}");
+                continue;
+            }
+        };
+        let door =
+            Rc::new(Door { name, plan: RefCell::new(Rc::new(listener.clone())), closing: Cell::new(false) });
+        let accepting =
+            tokio::task::spawn_local(accept(worker.clone(), door.clone(), socket, runners.clone()));
+        doors.push(Open { door, accepting });
+    }
+}
+
+/// Stands in a door and lets clients in.
+async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: tokio::net::TcpListener, runners: Rc<Runners>) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                if let Some(client) = admit(&worker, &door, stream, peer) {
+                    let http = matches!(door.plan.borrow().config.kind, ListenerKind::Http);
+                    if http {
+                        tokio::task::spawn_local(connection(client, runners.clone()));
+                    } else {
+                        tokio::task::spawn_local(crate::tunnel::tcp(client));
+                    }
+                }
+            }
+            // Out of file descriptors, or a client that left before we looked. Either passes; spinning would not help.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// Lets one client in, unless a limit forbids it.
+fn admit(
+    worker: &Rc<Worker>,
+    door: &Rc<Door>,
+    stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+) -> Option<Client> {
+    let plan = worker.plan();
+    let limits = &plan.config.limits;
+    let full = worker.connections.get() >= worker.share(limits.connections);
+    let mut sources = worker.sources.borrow_mut();
+    let from_source = sources.entry(peer.ip()).or_insert(0);
+    if full
+        || *from_source >= worker.share(limits.connections_per_source)
+        || crate::limits::refuses_connections(worker)
+    {
+        if *from_source == 0 {
+            sources.remove(&peer.ip());
+        }
+        worker.cells.connections_refused.add(1);
+        return None;
+    }
+    *from_source += 1;
+    drop(sources);
+    worker.connections.set(worker.connections.get() + 1);
+    worker.cells.accepted.add(1);
+    worker.cells.connections.set(u64::from(worker.connections.get()));
+    // Small replies must not wait for the client's acknowledgement of the last one.
+    let _ = stream.set_nodelay(true);
+    Some(Client {
+        socket: Socket::plain(stream),
+        timer: worker.timers.timer(),
+        peer,
+        door: door.clone(),
+        worker: worker.clone(),
+        tls: false,
+        served: 0,
+        half_closed: false,
+    })
+}

@@ -1,0 +1,52 @@
+//! # proxy: the data plane
+//!
+//! In: a [`config::Config`], which is plain data, and connections. Out: requests carried to instances, replies carried
+//! back, and cells that were counted. A request's way is a list of named phases:
+//! `accept → read head → identify → route → admit → pick → send → wait → judge → reply → record`.
+//!
+//! ```text
+//! engine     threads, doors, messages                     serve      a client's connection and its runner
+//! control    admin, health checks, names, memory          exchange   one request's phases
+//! config     the snapshot          plan   made ready      edge       the policies' state for one caller and service
+//! http1      bytes to heads and bodies, without I/O       upstream   instances, their gates and their connections
+//! router     host and path to route                       tunnel     bytes both ways
+//! ```
+//! **Invariant:** knows no file and no model. `control` compiles those into a [`config::Config`].
+//! **Invariant:** decides nothing about load: balancing, retries, budgets, breakers, ejection, admission and limits are
+//! the policy crate's, the very code that the simulator runs. Here are the sockets and the clock.
+//! **Invariant:** nothing is shared between workers on a request's way, nothing is locked, and a keep-alive HTTP/1
+//! request allocates nothing once its connection is warm.
+
+mod access;
+mod admin;
+mod buffer;
+mod clock;
+pub mod config;
+mod connect;
+mod control;
+mod edge;
+mod engine;
+mod exchange;
+pub mod fuzz;
+mod grpc_health;
+mod heads;
+mod health;
+pub mod http1;
+mod identity;
+mod limits;
+mod log;
+mod mirror;
+mod plan;
+pub mod record;
+mod router;
+mod serve;
+mod sni;
+mod socket;
+mod stats;
+mod timers;
+mod tunnel;
+mod upstream;
+mod worker;
+
+pub use engine::{Error, Options, Proxy};
+pub use limits::worker_count;

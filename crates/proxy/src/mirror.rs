@@ -1,0 +1,129 @@
+//! A copy of a request, sent to another place and forgotten. It never delays the original, and there are never more of
+//! them than a limit allows; what does not fit is dropped and counted.
+
+use crate::exchange::Call;
+use crate::heads::{Passport, write_request};
+use crate::http1::{BodyReader, Framing, HeadLimits, Method, Progress, ResponseHead, parse_response};
+use crate::plan::RoutePlan;
+use crate::serve::{Client, Run};
+use crate::socket::Socket;
+use crate::worker::Worker;
+use policy::{Ask, Deadline, Outcome};
+use std::future::poll_fn;
+use std::rc::Rc;
+use units::Nanos;
+
+/// A mirror that takes longer is not worth its memory.
+const MIRROR_TIMEOUT: Nanos = Nanos::from_secs(10);
+
+/// Sends a copy on its way if this request is one to be mirrored. Bodies that have not arrived whole are not.
+pub(crate) fn mirror(run: &Run, client: &Client, route: &RoutePlan, call: &Call) {
+    let worker = &run.worker;
+    let (Some(slot), Some(mirror)) = (route.mirror_edge, &route.route.mirror) else { return };
+    if !worker.rng.borrow_mut().chance(mirror.share.fraction()) {
+        return;
+    }
+    let Some(edge) = worker.edge(slot) else { return };
+    let plan = worker.plan();
+    let whole = run.whole_len();
+    if whole.is_none() || worker.mirrors.get() >= worker.share(plan.config.limits.mirrors_in_flight) {
+        edge.cells().mirror_dropped.add(1);
+        return;
+    }
+    let span = worker.rng.borrow_mut().next_u64() | 1;
+    let passport = Passport {
+        peer: client.peer,
+        tls: client.tls,
+        trusted: client.door.plan.borrow().config.trusts_headers,
+        request_id: call.request_id.as_ref(),
+        trace: &call.trace,
+        span,
+        deadline: Deadline::NEVER,
+        attempt: 0,
+        via: &plan.config.node.name,
+    };
+    let mut message = Vec::with_capacity(1 << 10);
+    write_request(&run.request, run.inb.filled(), route, &passport, call.started, &mut message);
+    // The body as it came: a whole chunked body is as good as new.
+    message.extend_from_slice(&run.inb.filled()[run.request.len..whole.unwrap_or(run.request.len)]);
+    edge.cells().mirrored.add(1);
+    let method = run.request.method;
+    let guard = worker.mirror_in_flight();
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        let _guard = guard;
+        let now = worker.now();
+        let picked = edge.pick(&Ask { now, ..Ask::default() }, &mut worker.rng.borrow_mut());
+        let Ok(pick) = picked else { return };
+        let limit = std::time::Duration::from(MIRROR_TIMEOUT);
+        let sent = tokio::time::timeout(limit, send(&worker, &pick.instance, &message, method)).await;
+        let now = worker.now();
+        let elapsed = now.saturating_sub(pick.started);
+        let outcome = match sent {
+            Ok(Some(status)) => Outcome::Status(status),
+            Ok(None) => Outcome::Reset,
+            Err(_) => Outcome::Timeout,
+        };
+        edge.cells().classes
+            [crate::stats::class_of(if let Outcome::Status(status) = outcome { status } else { 0 })]
+        .add(1);
+        edge.finish(pick, outcome, elapsed, None, now);
+    });
+}
+
+/// One exchange whose reply nobody reads.
+async fn send(
+    worker: &Rc<Worker>,
+    instance: &Rc<crate::upstream::Instance>,
+    message: &[u8],
+    method: Method,
+) -> Option<u16> {
+    let connection = match instance.take_idle(worker.now()) {
+        Some(connection) => connection,
+        None => {
+            let slot = instance.slot();
+            let stream = tokio::net::TcpStream::connect(instance.address).await.ok()?;
+            let _ = stream.set_nodelay(true);
+            slot.connected(Socket::plain(stream))
+        }
+    };
+    let mut written = 0;
+    while written < message.len() {
+        written += poll_fn(|cx| connection.socket.poll_write(cx, &message[written..]))
+            .await
+            .ok()
+            .filter(|n| *n > 0)?;
+    }
+    let mut buffer = worker.buffers.take();
+    let (mut head, limits) = (ResponseHead::default(), HeadLimits::default());
+    loop {
+        let read = poll_fn(|cx| connection.socket.poll_read(cx, buffer.space()))
+            .await
+            .ok()
+            .filter(|read| *read > 0)?;
+        buffer.advance(read);
+        match parse_response(buffer.filled(), &limits, method, &mut head).ok()? {
+            Progress::Complete if head.status >= 200 => break,
+            Progress::Complete => buffer.remove(0, head.len),
+            Progress::Partial => {}
+        }
+    }
+    let status = head.status;
+    buffer.remove(0, head.len);
+    let mut reader = BodyReader::new(head.framing);
+    while !reader.is_done() {
+        let step = reader.step(buffer.filled()).ok()?;
+        buffer.remove(0, step.consumed);
+        if step.consumed == 0 && !step.done {
+            let read = poll_fn(|cx| connection.socket.poll_read(cx, buffer.space())).await.ok()?;
+            if read == 0 {
+                return reader.end_of_stream().then_some(status);
+            }
+            buffer.advance(read);
+        }
+    }
+    if head.keep_alive && buffer.is_empty() && head.framing != Framing::UntilClose {
+        connection.keep(worker.now(), Nanos::from_secs(30), head.keep_alive_secs);
+    }
+    Some(status)
+}

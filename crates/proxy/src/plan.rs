@@ -1,0 +1,349 @@
+//! A snapshot made ready to run: names resolved to slots, patterns compiled, statistics attached.
+//!
+//! The planner lives on the control side and remembers the last plan. What did not change is carried over by `Arc`, so
+//! that workers see at a glance what they may keep; slots of edges and services are stable for as long as their names
+//! exist. Routers are persistent: changing a route of five thousand copies a few nodes.
+
+use crate::config::{self, Action, Config, Listener, Route, ValueMatch};
+use crate::router::{Condition, Entry, Router, Source};
+use crate::stats::{EdgeCells, PerWorker, RouteCells, VersionCells};
+use hashbrown::HashMap;
+use regex::bytes::Regex;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use units::Nanos;
+
+/// Room for 255 routes between any two of a file that was loaded at once.
+const ORDER_GAP_BITS: u32 = 8;
+
+type Names<V> = HashMap<String, V, foldhash::fast::FixedState>;
+
+/// What the workers run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Arc<Config>,
+    pub(crate) generation: u64,
+    pub(crate) applied_at: Nanos,
+    pub(crate) listeners: Vec<Arc<ListenerPlan>>,
+    /// By slot; a gap is a slot whose edge is gone.
+    pub(crate) edges: Vec<Option<Arc<EdgePlan>>>,
+    pub(crate) services: Vec<Option<Arc<ServicePlan>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ListenerPlan {
+    pub(crate) config: Arc<Listener>,
+    pub(crate) router: Router<RoutePlan>,
+    routes: Vec<(Arc<Route>, Arc<Entry<RoutePlan>>)>,
+    /// For listeners that are no HTTP: the edge of everything that comes in.
+    pub(crate) tcp_edge: Option<u32>,
+    pub(crate) by_name: Vec<(String, u32)>,
+}
+
+impl ListenerPlan {
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &RoutePlan> {
+        self.routes.iter().map(|(_, entry)| &entry.item)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RoutePlan {
+    pub(crate) route: Arc<Route>,
+    pub(crate) targets: SmallVec<[TargetPlan; 1]>,
+    pub(crate) weight_total: u32,
+    pub(crate) mirror_edge: Option<u32>,
+    pub(crate) path_regex: Option<Regex>,
+    pub(crate) fault_only: Vec<Condition>,
+    pub(crate) has_fault: bool,
+    pub(crate) edits_request: bool,
+    pub(crate) edits_response: bool,
+    pub(crate) cells: Arc<PerWorker<RouteCells>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TargetPlan {
+    pub(crate) edge: u32,
+    pub(crate) weight: u32,
+    pub(crate) version: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct EdgePlan {
+    pub(crate) config: Arc<config::Edge>,
+    pub(crate) service: u32,
+    pub(crate) cells: Arc<PerWorker<EdgeCells>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServicePlan {
+    pub(crate) config: Arc<config::Service>,
+    /// Every version an endpoint has, in order of their names; instances carry the index.
+    pub(crate) versions: Vec<String>,
+}
+
+/// Which slots and listeners a worker must look at again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) edges: Vec<u32>,
+    pub(crate) services: Vec<u32>,
+}
+
+/// Makes plans out of snapshots, each from the one before.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    workers: usize,
+    generation: u64,
+    edge_slots: Names<u32>,
+    service_slots: Names<u32>,
+    last: Option<Arc<Plan>>,
+}
+
+impl Planner {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            generation: 0,
+            edge_slots: Names::default(),
+            service_slots: Names::default(),
+            last: None,
+        }
+    }
+
+    /// Plans a snapshot that has passed [`Config::check`].
+    pub(crate) fn plan(&mut self, config: Config, now: Nanos) -> (Arc<Plan>, Changes) {
+        let last = self.last.take();
+        let mut changes = Changes::default();
+        self.generation += 1;
+        let services = self.services(&config, last.as_deref(), &mut changes);
+        let edges = self.edges(&config, &services, last.as_deref(), &mut changes);
+        let listeners =
+            config.listeners.iter().map(|listener| self.listener(listener, last.as_deref())).collect();
+        let plan = Arc::new(Plan {
+            config: Arc::new(config),
+            generation: self.generation,
+            applied_at: now,
+            listeners,
+            edges,
+            services,
+        });
+        self.last = Some(plan.clone());
+        (plan, changes)
+    }
+
+    fn services(
+        &mut self,
+        config: &Config,
+        last: Option<&Plan>,
+        changes: &mut Changes,
+    ) -> Vec<Option<Arc<ServicePlan>>> {
+        let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+        assign(&mut self.service_slots, &names);
+        let mut slots = vec![None; slots_len(&self.service_slots)];
+        for service in &config.services {
+            let slot = self.service_slots[&service.name];
+            let before = last.and_then(|last| last.services.get(slot as usize)?.as_ref());
+            let plan = match before.filter(|plan| same(&plan.config, service)) {
+                Some(plan) => plan.clone(),
+                None => {
+                    changes.services.push(slot);
+                    let mut versions: Vec<String> =
+                        service.endpoints.iter().map(|endpoint| endpoint.version.clone()).collect();
+                    versions.sort();
+                    versions.dedup();
+                    Arc::new(ServicePlan { config: service.clone(), versions })
+                }
+            };
+            slots[slot as usize] = Some(plan);
+        }
+        note_gone(last.map(|last| last.services.as_slice()), &slots, &mut changes.services);
+        slots
+    }
+
+    fn edges(
+        &mut self,
+        config: &Config,
+        services: &[Option<Arc<ServicePlan>>],
+        last: Option<&Plan>,
+        changes: &mut Changes,
+    ) -> Vec<Option<Arc<EdgePlan>>> {
+        let names: Vec<&str> = config.edges.iter().map(|edge| edge.name.as_str()).collect();
+        assign(&mut self.edge_slots, &names);
+        let mut slots = vec![None; slots_len(&self.edge_slots)];
+        for edge in &config.edges {
+            let slot = self.edge_slots[&edge.name];
+            let service = self.service_slots[&edge.service];
+            let before = last.and_then(|last| last.edges.get(slot as usize)?.as_ref());
+            let same_service = |last: &Plan| {
+                let at = service as usize;
+                matches!((last.services.get(at), services.get(at)), (Some(Some(a)), Some(Some(b))) if Arc::ptr_eq(a, b))
+            };
+            let keep = before.filter(|plan| {
+                same(&plan.config, edge) && plan.service == service && last.is_some_and(same_service)
+            });
+            let plan = match keep {
+                Some(plan) => plan.clone(),
+                None => {
+                    changes.edges.push(slot);
+                    let versions =
+                        services[service as usize].as_ref().map_or(0, |service| service.versions.len());
+                    let cells = before
+                        .map(|plan| plan.cells.clone())
+                        .filter(|cells| cells.of(0).versions.len() == versions)
+                        .unwrap_or_else(|| {
+                            Arc::new(PerWorker::new(self.workers, || EdgeCells {
+                                versions: (0..versions).map(|_| VersionCells::default()).collect(),
+                                ..EdgeCells::default()
+                            }))
+                        });
+                    Arc::new(EdgePlan { config: edge.clone(), service, cells })
+                }
+            };
+            slots[slot as usize] = Some(plan);
+        }
+        note_gone(last.map(|last| last.edges.as_slice()), &slots, &mut changes.edges);
+        slots
+    }
+
+    fn listener(&self, listener: &Arc<Listener>, last: Option<&Plan>) -> Arc<ListenerPlan> {
+        let before =
+            last.and_then(|last| last.listeners.iter().find(|before| before.config.name == listener.name));
+        if let Some(before) = before
+            && Arc::ptr_eq(&before.config, listener)
+            && before.routes().all(|plan| plan.targets == self.targets(&plan.route))
+        {
+            return before.clone();
+        }
+        let fresh = before.is_none();
+        let mut old: Names<(&Arc<Route>, &Arc<Entry<RoutePlan>>)> = Names::default();
+        let mut router = Router::default();
+        if let Some(before) = before {
+            router = before.router.clone();
+            for (route, entry) in &before.routes {
+                old.insert(route.name.clone(), (route, entry));
+            }
+        }
+        let mut routes: Vec<(Arc<Route>, Arc<Entry<RoutePlan>>)> = Vec::with_capacity(listener.routes.len());
+        let mut filed_last = None;
+        for (position, route) in listener.routes.iter().enumerate() {
+            let before = old.remove(&route.name);
+            if let Some((before_route, entry)) = before
+                && same(before_route, route)
+                && filed_last < Some(entry.order)
+                && entry.item.targets == self.targets(route)
+            {
+                filed_last = Some(entry.order);
+                routes.push((before_route.clone(), entry.clone()));
+                continue;
+            }
+            let cells = before.map(|(_, entry)| entry.item.cells.clone());
+            if let Some((before_route, entry)) = before {
+                router.remove(&before_route.matches, entry);
+            }
+            // Gaps leave room for routes written between others later; where one is used up, what follows is filed anew.
+            let order = match filed_last {
+                _ if fresh => (position as u32) << ORDER_GAP_BITS,
+                Some(last) => last + 1,
+                None => 0,
+            };
+            filed_last = Some(order);
+            let plan = self.route(route, cells);
+            if let Some(entry) = Entry::new(order, &route.matches, plan) {
+                router.insert(&route.matches, &entry);
+                routes.push((route.clone(), entry));
+            }
+        }
+        for (route, entry) in old.values() {
+            router.remove(&route.matches, entry);
+        }
+        let edge = |name: &str| self.edge_slots.get(name).copied();
+        let (tcp_edge, by_name) = match &listener.kind {
+            config::ListenerKind::Http => (None, Vec::new()),
+            config::ListenerKind::Tcp { edge: name } => (edge(name), Vec::new()),
+            config::ListenerKind::TlsPassthrough { by_name, fallback } => (
+                fallback.as_deref().and_then(edge),
+                by_name
+                    .iter()
+                    .filter_map(|(host, name)| Some((host.to_ascii_lowercase(), edge(name)?)))
+                    .collect(),
+            ),
+        };
+        Arc::new(ListenerPlan { config: listener.clone(), router, routes, tcp_edge, by_name })
+    }
+
+    fn targets(&self, route: &Route) -> SmallVec<[TargetPlan; 1]> {
+        let Action::Forward(targets) = &route.action else { return SmallVec::new() };
+        targets
+            .iter()
+            .filter_map(|target| {
+                Some(TargetPlan {
+                    edge: *self.edge_slots.get(&target.edge)?,
+                    weight: target.weight,
+                    version: target.version.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn route(&self, route: &Arc<Route>, cells: Option<Arc<PerWorker<RouteCells>>>) -> RoutePlan {
+        let targets = self.targets(route);
+        let path_regex = match &route.rewrite.path {
+            Some(config::PathEdit::Regex { pattern, .. }) => Regex::new(pattern).ok(),
+            _ => None,
+        };
+        let edits = |edit: &config::HeaderEdit| {
+            !(edit.set.is_empty() && edit.add.is_empty() && edit.remove.is_empty())
+        };
+        let fault = &route.fault;
+        RoutePlan {
+            weight_total: targets.iter().map(|target| target.weight).sum(),
+            targets,
+            mirror_edge: route.mirror.as_ref().and_then(|mirror| self.edge_slots.get(&mirror.edge).copied()),
+            path_regex,
+            fault_only: conditions(&fault.only),
+            has_fault: fault.delay.is_some()
+                || fault.abort.is_some()
+                || fault.bandwidth.is_some()
+                || fault.from_headers.is_some(),
+            edits_request: edits(&route.rewrite.request),
+            edits_response: edits(&route.rewrite.response),
+            cells: cells.unwrap_or_else(|| Arc::new(PerWorker::new(self.workers, RouteCells::default))),
+            route: route.clone(),
+        }
+    }
+}
+
+fn conditions(values: &[ValueMatch]) -> Vec<Condition> {
+    values.iter().filter_map(|value| Condition::new(Source::Header, value)).collect()
+}
+
+/// The same part, or an equal one: a control plane that compiles everything anew must not restart everything.
+fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+fn slots_len(slots: &Names<u32>) -> usize {
+    slots.values().max().map_or(0, |last| *last as usize + 1)
+}
+
+/// Keeps the slots of names that stay, frees those of names that went, and gives new names the lowest free ones.
+fn assign(slots: &mut Names<u32>, names: &[&str]) {
+    let wanted: hashbrown::HashSet<&str, foldhash::fast::FixedState> = names.iter().copied().collect();
+    slots.retain(|name, _| wanted.contains(name.as_str()));
+    let taken: hashbrown::HashSet<u32, foldhash::fast::FixedState> = slots.values().copied().collect();
+    let mut free = (0u32..).filter(|slot| !taken.contains(slot));
+    for name in names {
+        if !slots.contains_key(*name)
+            && let Some(slot) = free.next()
+        {
+            slots.insert((*name).to_owned(), slot);
+        }
+    }
+}
+
+fn note_gone<T>(last: Option<&[Option<Arc<T>>]>, now: &[Option<Arc<T>>], changes: &mut Vec<u32>) {
+    for (slot, before) in last.unwrap_or_default().iter().enumerate() {
+        if before.is_some() && now.get(slot).is_none_or(Option::is_none) {
+            changes.push(slot as u32);
+        }
+    }
+}

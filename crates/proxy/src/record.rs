@@ -1,0 +1,54 @@
+//! What is known about a request when it is over: plain data for spans, logs and live views.
+//!
+//! Whoever wants these asks the proxy for a receiver. Until then nothing is made; when the receiver is slow, events are
+//! dropped and counted. An event has a fixed size and owns no memory, so that making one allocates nothing: names are
+//! slots of the running snapshot, and the path is cut.
+
+use units::Nanos;
+
+/// Bytes of the path that an event keeps.
+pub const PATH_BYTES: usize = 64;
+
+/// One finished request, with its last attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// Nanoseconds since 1970.
+    pub started_unix: Nanos,
+    pub duration: Nanos,
+    /// Until the reply's head arrived from the instance; zero if none did.
+    pub upstream: Nanos,
+    pub worker: u16,
+    /// Of the snapshot named by `generation`; `u32::MAX` if no edge was chosen.
+    pub edge: u32,
+    pub generation: u64,
+    pub status: u16,
+    pub attempts: u8,
+    pub method: crate::http1::Method,
+    pub trace_id: u128,
+    pub parent_span: u64,
+    pub server_span: u64,
+    pub client_span: u64,
+    pub sampled: bool,
+    /// The instance that answered last.
+    pub instance: Option<std::net::SocketAddr>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// Why we answered ourselves; empty if the instance did.
+    pub error: &'static str,
+    pub path_len: u8,
+    pub path: [u8; PATH_BYTES],
+}
+
+impl Finished {
+    /// The path, or its first bytes.
+    pub fn path(&self) -> &str {
+        let bytes = &self.path[..usize::from(self.path_len).min(PATH_BYTES)];
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn set_path(&mut self, path: &[u8]) {
+        let len = path.len().min(PATH_BYTES);
+        self.path[..len].copy_from_slice(&path[..len]);
+        self.path_len = len as u8;
+    }
+}
