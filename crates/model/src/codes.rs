@@ -19,6 +19,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0013", "a control character"),
     ("E0014", "a YAML tag"),
     ("E0015", "an alias inside what it stands for"),
+    ("E0016", "a value cut by a comma"),
     ("E0101", "an include that finds nothing"),
     ("E0102", "an include that leads outside"),
     ("E0103", "a file included twice, or by itself"),

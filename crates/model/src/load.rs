@@ -215,6 +215,10 @@ struct Reader<'l> {
     limits: Limits,
     bytes_left: usize,
     listed_left: usize,
+    /// A text went beyond a limit.
+    gave_up: bool,
+    /// An include was not read.
+    incomplete: bool,
     /// True paths of all files read, and of those being read now (for loops).
     seen: HashSet<PathBuf>,
     within: Vec<PathBuf>,
@@ -235,6 +239,8 @@ impl<'l> Reader<'l> {
             limits: Limits::default(),
             bytes_left: BYTES_MAX,
             listed_left: LISTED_MAX,
+            gave_up: false,
+            incomplete: false,
             seen: HashSet::new(),
             within: Vec::new(),
         }
@@ -283,6 +289,7 @@ impl<'l> Reader<'l> {
                     .help("the smallest file is `isobar: 1` and a `services:` with one name"),
             );
         }
+        self.gave_up |= parsed.gave_up;
         let Some(root) = parsed.root else { return };
         let at = self.files.len();
         self.files.push(File { root });
@@ -355,6 +362,7 @@ impl<'l> Reader<'l> {
     }
 
     fn refuse(&mut self, item: &Node, code: &'static str, message: String, label: &str) {
+        self.incomplete = true;
         self.diagnostics.push(Diagnostic::error(code, item.span, message).label(label));
     }
 
@@ -362,6 +370,7 @@ impl<'l> Reader<'l> {
         let outside =
             Path::new(pattern).components().any(|it| !matches!(it, Component::Normal(_) | Component::CurDir));
         if outside || pattern.contains('\0') {
+            self.incomplete = true;
             self.diagnostics.push(
                 Diagnostic::error("E0102", item.span, format!("`{pattern}` leads out of the file's folder"))
                     .label("outside")
@@ -391,6 +400,7 @@ impl<'l> Reader<'l> {
             vec![folder.join(pattern)]
         };
         if found.is_empty() {
+            self.incomplete = true;
             self.diagnostics.push(
                 Diagnostic::error("E0101", item.span, format!("no file matches `{pattern}`"))
                     .label("matches nothing")
@@ -455,6 +465,7 @@ impl<'l> Reader<'l> {
     }
 
     fn unreadable(&mut self, path: &Path, error: &io::Error, item: &Node) {
+        self.incomplete = true;
         self.diagnostics.push(
             Diagnostic::error(
                 "E0101",
@@ -531,11 +542,13 @@ impl<'l> Reader<'l> {
 
     fn finish(mut self, path: &Path) -> Loaded {
         let mut system = System::default();
-        if !self.files.is_empty() {
+        // Half a tree would only give half-true mistakes.
+        if !self.files.is_empty() && !self.gave_up {
             let name = self.default_name(path);
             let files = std::mem::take(&mut self.files);
+            let incomplete = self.incomplete || files.len() < self.sources.files.len();
             let mut read_data = |file: u32, name: &str| self.data(file, name);
-            let (resolved, diagnostics) = resolve::resolve(&files, &name, &mut read_data);
+            let (resolved, diagnostics) = resolve::resolve(&files, &name, incomplete, &mut read_data);
             system = resolved;
             self.diagnostics.extend(diagnostics);
             self.diagnostics.extend(check::check(&system));

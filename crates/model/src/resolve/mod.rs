@@ -45,10 +45,12 @@ pub struct File {
 /// Reads a file of data (`empirical(work.csv)`) named in the given file; `Err` says why not, in words.
 pub type ReadData<'r> = dyn FnMut(u32, &str) -> Result<String, String> + 'r;
 
-/// Resolves files into one system. The system is complete only if no diagnostic is an error.
+/// Resolves files into one system. The system is complete only if no diagnostic is an error. `incomplete` says that a
+/// file could not be read, so that what nobody seems to define may be defined there.
 pub fn resolve(
     files: &[File],
     default_name: &str,
+    incomplete: bool,
     read_data: &mut ReadData<'_>,
 ) -> (System, Vec<Diagnostic>) {
     let mut resolver = Resolver {
@@ -60,6 +62,7 @@ pub fn resolve(
         comparisons_left: COMPARISONS_MAX,
         refused: 0,
     };
+    resolver.names.all_holes(incomplete);
     resolver.run(files, default_name);
     (resolver.system, resolver.diagnostics)
 }
@@ -163,14 +166,13 @@ impl<'n> Resolver<'n, '_> {
             ("traffic", &mut sections.traffic, &mut self.names.traffic_hole),
         ] {
             // A section that cannot be read, or a hole where it may have stood, leaves its names unknown.
-            *incomplete |= root.as_map().is_some_and(|map| map.hole);
             match f.get(key).map(|node| &node.value) {
                 Some(Value::Map(map)) => {
                     *incomplete |= map.hole;
                     list.extend(&map.entries);
                 }
                 Some(_) => *incomplete = true,
-                None => {}
+                None => *incomplete |= root.as_map().is_some_and(|map| map.hole),
             }
         }
         for key in ["teams", "places", "services", "gateways", "traffic"] {

@@ -60,6 +60,16 @@ pub(super) struct Names<'n> {
     pub(super) traffic_hole: bool,
 }
 
+impl Names<'_> {
+    pub(super) fn all_holes(&mut self, hole: bool) {
+        self.teams_hole = hole;
+        self.places_hole = hole;
+        self.services_hole = hole;
+        self.gateways_hole = hole;
+        self.traffic_hole = hole;
+    }
+}
+
 /// Letters, digits, `-`, `_`, `.`; begins with a letter or digit; at most 63.
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len())

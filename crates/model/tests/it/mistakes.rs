@@ -58,3 +58,29 @@ services:
         &["4:3 E0006 b:", "6:28 E0209 0", "7:19 E0201 tiemout"],
     );
 }
+
+#[test]
+fn a_mapping_that_never_opened_is_read_from_its_next_line() {
+    check(
+        "isobar: 1
+services: {a: {}, db: {}}
+edges:
+  * -> db: {timeout: 1s}
+  a -> db: {timeout: 3}
+scenarios:
+  x: {do: [remove b]}
+",
+        &["4:3 E0006 *", "5:22 E0204 3", "7:12 E0301 remove b"],
+    );
+}
+
+#[test]
+fn a_law_cut_by_a_comma_is_one_mistake() {
+    check(
+        "isobar: 1
+services:
+  a: {operations: {read: uniform(1ms, 5ms), write: {work: lognormal(p50 1ms, p99 8ms), calls: []}}}
+",
+        &["3:26 E0016 uniform(1ms, 5ms)", "3:59 E0016 lognormal(p50 1ms, p99 8ms)"],
+    );
+}
