@@ -1,11 +1,11 @@
 //! Rules that compare what is asked with what there is.
 
 use super::Facts;
-use super::graph::Via;
+use super::graph::{Node, Via};
 use super::place::{instances_by_zone, zone_name};
 use super::report::{Groups, Report, Subject, Tell};
 use super::words;
-use super::work::{hit_rate, own_work_mean};
+use super::work::hit_rate;
 use crate::diagnostic::Severity;
 use crate::span::Span;
 use crate::system::{Caller, Kind, Service, ServiceId};
@@ -27,16 +27,14 @@ pub(super) fn instances(service: &Service) -> u32 {
     if service.endpoints.is_empty() { service.replicas.total() } else { service.endpoints.len() as u32 }
 }
 
-/// Slots that the declared traffic keeps busy on average (Little's law: rate × work), and how many of them because
-/// of open loads, which do not slow down when the service does.
+/// Slots that the declared traffic keeps busy on average (Little's law: rate × time held), and how many of them because
+/// of open loads, which do not slow down when the service does. A slot is held while callees are waited for.
 fn busy_slots(facts: &Facts<'_>, id: ServiceId) -> (f64, f64) {
-    let service = &facts.system.services[id];
     let mut busy = (0.0, 0.0);
-    for index in facts.graph.nodes_of(id) {
-        let node = super::graph::Node(index);
-        let work = facts.graph.operation(node).map_or(0.0, |it| own_work_mean(service, it));
-        busy.0 += facts.flow.node_rate(node) * work;
-        busy.1 += facts.flow.node_rate_open(node) * work;
+    for node in facts.graph.nodes_of(id).map(Node) {
+        let held = facts.unloaded.mean(node);
+        busy.0 += facts.flow.node_rate(node) * held;
+        busy.1 += facts.flow.node_rate_open(node) * held;
     }
     busy
 }
@@ -271,9 +269,10 @@ pub(super) fn miss_storm(facts: &Facts<'_>, report: &mut Report<'_>) {
         for at in graph.edges_of(node).filter(|at| graph.edges[*at].via == Via::Call) {
             let edge = &graph.edges[at];
             let callee = &facts.system.services[edge.callee];
-            let work = graph.operation(edge.to).map_or(0.0, |it| own_work_mean(callee, it));
+            let held_for = facts.unloaded.mean(edge.to);
             if held > 0.0 {
-                *cold.entry((service_id, edge.callee)).or_default() += rate * edge.per_run() * held * work;
+                *cold.entry((service_id, edge.callee)).or_default() +=
+                    rate * edge.per_run() * held * held_for;
             }
             let chance = edge.call.map_or(1.0, |it| it.chance.fraction());
             match (callee.kind, looked_in) {
@@ -281,7 +280,7 @@ pub(super) fn miss_storm(facts: &Facts<'_>, report: &mut Report<'_>) {
                 // Asked now and then, after a cache was: this is where the misses go.
                 (Kind::Store, Some(cache)) if chance > 0.0 && chance <= 0.5 => {
                     let extra = rate * edge.per_run() * (1.0 / chance - 1.0);
-                    *cold.entry((cache, edge.callee)).or_default() += extra * work;
+                    *cold.entry((cache, edge.callee)).or_default() += extra * held_for;
                 }
                 _ => {}
             }

@@ -5,9 +5,9 @@
 //! can draw before anything runs. One pass over the calls, callers first; only inside a cycle it iterates.
 
 use super::graph::{Edge, Graph, Node, Via, operation_for, segments, templates_may_agree};
-use super::work::{Unloaded, hit_rate};
+use super::work::{Unloaded, miss_share};
 use crate::system::{
-    Action, Caller, GatewayId, Kind, Load, OperationId, PathMatch, Route, ServiceId, Shape, System, TrafficId,
+    Action, Caller, GatewayId, Load, OperationId, PathMatch, Route, ServiceId, Shape, System, TrafficId,
 };
 
 /// Which moment of a load that moves.
@@ -208,19 +208,12 @@ impl Flow {
         match edge.via {
             Via::Fallback | Via::Route | Via::Mirror => 0.0,
             Via::Consume => 1.0,
-            Via::Call => edge.per_run() * miss_share(graph, from, self.node[from.index()]),
+            Via::Call => {
+                let service = &graph.system.services[graph.service(from)];
+                let rate = self.node[from.index()];
+                edge.per_run() * graph.operation(from).map_or(1.0, |it| miss_share(service, it, rate))
+            }
         }
-    }
-}
-
-/// A cache asks others only for what it does not hold; what is written passes through.
-fn miss_share(graph: &Graph<'_>, from: Node, rate: f64) -> f64 {
-    let service = &graph.system.services[graph.service(from)];
-    match (&service.cache, graph.operation(from)) {
-        (Some(cache), Some(operation)) if service.kind == Kind::Cache && !operation.writes => {
-            1.0 - hit_rate(cache, rate)
-        }
-        _ => 1.0,
     }
 }
 

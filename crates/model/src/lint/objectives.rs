@@ -4,6 +4,7 @@ use super::Facts;
 use super::graph::{Node, Via};
 use super::report::{Groups, Report, Subject, Tell};
 use super::words;
+use super::work::miss_share;
 use crate::span::Span;
 use crate::system::{Caller, ServiceId};
 use policy::settings::Priority;
@@ -92,7 +93,11 @@ fn of_edge(facts: &Facts<'_>, at: usize, possible: &[f64]) -> f64 {
     let one = promised.map_or(possible[edge.to.index()], |it| it.value.fraction());
     let call = edge.call.map_or((1.0, 1.0), |it| (it.chance.fraction(), f64::from(it.times)));
     // Calls of one service within a request succeed or fail together, so `times` does not multiply.
-    1.0 - call.0.min(1.0) * call.1.min(1.0) * (1.0 - one)
+    let asks = edge.from.and_then(|from| {
+        let service = &facts.system.services[facts.graph.service(from)];
+        facts.graph.operation(from).map(|it| miss_share(service, it, facts.flow.node_rate(from)))
+    });
+    1.0 - asks.unwrap_or(1.0) * call.0.min(1.0) * call.1.min(1.0) * (1.0 - one)
 }
 
 /// L031. Half of the requests take at least their medians; a target below that cannot be met.

@@ -51,20 +51,18 @@ pub(super) fn multiply(facts: &Facts<'_>, report: &mut Report<'_>) {
             .iter()
             .all(|at| facts.link(*at).in_force.settings.retry.as_ref().is_none_or(|it| it.budget.is_some()));
         let callee = facts.name(graph.edges[at].callee);
-        let mut told = String::from(graph.caller_name(graph.edges[path[0]].caller));
-        for at in &path {
-            let times = attempts(facts, *at);
-            let by = if times > 1.0 { format!(" ×{times}") } else { String::new() };
-            told.push_str(&format!(" -> {}{by}", facts.name(graph.edges[*at].callee)));
-        }
+        let told = path_in_words(facts, &path);
         let place = set_by.unwrap_or(graph.edges[at].span);
         let layers = path.iter().filter(|at| attempts(facts, **at) > 1.0).count();
         let found = report.push(
             place,
-            format!("when `{callee}` fails, one request becomes {product} attempts at it: {told}"),
+            format!(
+                "when `{callee}` fails, one request becomes {} attempts at it: {told}",
+                words::figure(product)
+            ),
         );
         found.say(match layers {
-            1 => format!("{product} attempts"),
+            1 => format!("{} attempts", words::figure(product)),
             _ => format!("the last of {layers} layers that retry"),
         });
         found.fix(if budgeted {
@@ -88,6 +86,26 @@ fn path_to(facts: &Facts<'_>, last: usize, most: &[(f64, Option<usize>)]) -> Vec
     }
     path.reverse();
     path
+}
+
+/// `edge -> web ×2 -> cart ×2 -> db ×2`, the middle left out when it is long.
+fn path_in_words(facts: &Facts<'_>, path: &[usize]) -> String {
+    const SHOWN: usize = 3;
+    let graph = &facts.graph;
+    let mut told =
+        path.first().map_or(String::new(), |at| graph.caller_name(graph.edges[*at].caller).to_string());
+    for (nth, at) in path.iter().enumerate() {
+        if path.len() > 2 * SHOWN && (SHOWN..path.len() - SHOWN).contains(&nth) {
+            if nth == SHOWN {
+                told.push_str(" -> ...");
+            }
+            continue;
+        }
+        let times = attempts(facts, *at);
+        let by = if times > 1.0 { format!(" ×{times}") } else { String::new() };
+        told.push_str(&format!(" -> {}{by}", facts.name(graph.edges[*at].callee)));
+    }
+    told
 }
 
 /// Edges that really retry, by the place that says so.

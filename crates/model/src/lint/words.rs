@@ -60,12 +60,14 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// A number for people: whole when it is large, else two figures.
+/// A number for people: whole when it is large, else one decimal.
 pub(crate) fn figure(number: f64) -> String {
-    if number >= 10.0 {
+    if number > 1e6 {
+        "more than a million".to_string()
+    } else if number >= 10.0 {
         format!("{number:.0}")
     } else {
-        format!("{:.1}", number).trim_end_matches(".0").to_string()
+        format!("{number:.1}").trim_end_matches(".0").to_string()
     }
 }
 

@@ -6,13 +6,13 @@ use crate::system::{Cache, Operation, Service, Step};
 
 /// Mean work of one run of an operation on its own instance, in seconds: its work and the work between its calls,
 /// averaged over the service's versions.
-pub(super) fn own_work_mean(service: &Service, operation: &Operation) -> f64 {
+fn own_work_mean(service: &Service, operation: &Operation) -> f64 {
     let nanos = operation.work.mean_nanos() + work_between(&operation.calls, &|it| it.mean_nanos());
     nanos / 1e9 * version_factor(service)
 }
 
 /// A part of the work that every percentile must at least wait for: the medians of its pieces.
-pub(super) fn own_work_median(operation: &Operation) -> f64 {
+fn own_work_median(operation: &Operation) -> f64 {
     let median = |it: &units::Dist| it.quantile(0.5).map_or(0.0, |it| it.as_u64() as f64);
     (median(&operation.work) + work_between(&operation.calls, &median)) / 1e9
 }
@@ -62,8 +62,11 @@ impl Unloaded {
                 let certain = graph.edges[at].hard() && graph.edges[at].per_run() >= 1.0;
                 if certain { graph.edges[at].per_run() * it.median[graph.edges[at].to.index()] } else { 0.0 }
             });
-            it.mean[node.index()] = own_work_mean(service, operation) + mean;
-            it.median[node.index()] = own_work_median(operation) + median;
+            let misses = miss_share(service, operation, f64::INFINITY);
+            it.mean[node.index()] = own_work_mean(service, operation) + misses * mean;
+            // When most requests find what they want, the median asks nobody.
+            let asks = if misses > 0.5 { median } else { 0.0 };
+            it.median[node.index()] = own_work_median(operation) + asks;
         }
         it
     }
@@ -131,17 +134,30 @@ fn same_call(a: Option<&crate::system::Call>, b: Option<&crate::system::Call>) -
     matches!((a, b), (Some(a), Some(b)) if std::ptr::eq(a, b))
 }
 
+/// The share of an operation's runs that make its calls: a cache asks others only for what it does not hold, at `rate`
+/// reads a second; what is written passes through.
+pub(super) fn miss_share(service: &Service, operation: &Operation, rate: f64) -> f64 {
+    match &service.cache {
+        Some(cache) if !operation.writes => 1.0 - hit_rate(cache, rate),
+        _ => 1.0,
+    }
+}
+
+/// What a cache is taken to be where its file does not say; forecasts take the same.
+const ZIPF: f64 = 0.9;
+const CAPACITY: u64 = 1_000;
+
 /// The share of reads a cache answers itself, at `rate` reads a second. As declared, or by Che's approximation of a
 /// least-recently-used cache under independent references with Zipf popularity.
 pub(super) fn hit_rate(cache: &Cache, rate: f64) -> f64 {
     if let Some(declared) = cache.hit_rate {
         return declared.fraction().min(1.0);
     }
-    let (Some(keys), Some(capacity)) = (cache.keys, cache.capacity) else { return 0.0 };
+    let (Some(keys), capacity) = (cache.keys, cache.capacity.unwrap_or(CAPACITY)) else { return 0.0 };
     if keys == 0 || capacity == 0 {
         return 0.0;
     }
-    let classes = popularity(keys, cache.zipf.unwrap_or(0.0));
+    let classes = popularity(keys, cache.zipf.unwrap_or(ZIPF));
     let held = |age: f64| -> f64 { classes.iter().map(|(count, p)| count * -(-p * age).exp_m1()).sum() };
     let mut age = if capacity >= keys {
         f64::INFINITY
