@@ -7,7 +7,10 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
 }
 
-pub(crate) const TARGETS: &[Target] = &[Target { name: "quantities", corpus: "quantities", run: quantities }];
+pub(crate) const TARGETS: &[Target] = &[
+    Target { name: "quantities", corpus: "quantities", run: quantities },
+    Target { name: "check", corpus: "check", run: model::fuzz::fuzz_check },
+];
 
 /// Every quantity parses or says why not, and what it prints parses back to itself.
 fn quantities(data: &[u8]) {

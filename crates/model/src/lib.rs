@@ -9,6 +9,7 @@ pub mod check;
 pub mod codes;
 pub mod diagnostic;
 pub mod draw;
+pub mod fuzz;
 pub mod generate;
 pub mod import;
 pub mod layout;

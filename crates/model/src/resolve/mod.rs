@@ -28,6 +28,7 @@ use crate::text::{Entry, Node, Value};
 use names::Names;
 pub(crate) use names::is_name;
 use std::collections::HashMap;
+use suggest::misspelt;
 use units::Dist;
 
 /// Beyond this many mistakes nobody reads on, and a hostile file must not fill the memory with them.
@@ -172,7 +173,7 @@ impl<'n> Resolver<'n, '_> {
                     list.extend(&map.entries);
                 }
                 Some(_) => *incomplete = true,
-                None => *incomplete |= root.as_map().is_some_and(|map| map.hole),
+                None => *incomplete |= root.as_map().is_some_and(|map| map.hole || misspelt(map, key)),
             }
         }
         for key in ["teams", "places", "services", "gateways", "traffic"] {

@@ -1,7 +1,7 @@
 //! What is defined: the tables that references are looked up in, and the one place where a failed look-up is reported.
 
 use super::fields::shorten;
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, misspelt};
 use super::{Resolver, Sections};
 use crate::diagnostic::Diagnostic;
 use crate::span::{At, Span};
@@ -131,7 +131,10 @@ impl<'n> Resolver<'n, '_> {
                             *hole = true;
                             Vec::new()
                         }
-                        None => Vec::new(),
+                        None => {
+                            *hole |= misspelt(map, key);
+                            Vec::new()
+                        }
                     }
                 };
                 inside.operations = names("operations", &mut inside.operations_hole);

@@ -2,6 +2,7 @@
 
 use super::Resolver;
 use super::fields::shorten;
+use super::suggest::misspelt;
 use crate::diagnostic::Diagnostic;
 use crate::span::{At, Span};
 use crate::system::{LinkOverride, LinkSettings, Place, Region};
@@ -58,6 +59,8 @@ impl<'n> Resolver<'n, '_> {
                     // Its names could not be read: a zone named elsewhere may well be one of them.
                     self.names.places_hole = true;
                 }
+            } else {
+                self.names.places_hole |= node.as_map().is_some_and(|map| map.hole || misspelt(map, "zones"));
             }
             f.finish(self);
         } else {

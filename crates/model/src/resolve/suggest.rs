@@ -1,5 +1,7 @@
 //! "Did you mean ...?": the nearest known word, if it is near enough that a person would agree.
 
+use crate::text::Map;
+
 /// The nearest of `known` to `wrong`, or `None` if nothing is close. `budget` bounds the comparisons of a whole run:
 /// a file with a hundred thousand wrong names gets its first hundreds of suggestions, not an hour's wait.
 pub(super) fn did_you_mean<'k>(
@@ -26,6 +28,12 @@ pub(super) fn did_you_mean<'k>(
         }
     }
     best.map(|(_, candidate)| candidate)
+}
+
+/// Whether some key of a mapping was probably meant to be `wanted`: then what it holds is not missing, but misspelt.
+pub(super) fn misspelt(map: &Map, wanted: &str) -> bool {
+    let mut budget = map.entries.len();
+    map.entries.iter().any(|entry| did_you_mean(&entry.key, [wanted], &mut budget).is_some())
 }
 
 /// Edits (insert, remove, replace, swap neighbours) that make `left` into `right`.

@@ -140,7 +140,9 @@ impl<'t> Builder<'t> {
 
     /// Reports that a limit is reached; what follows is not read.
     fn give_up(&mut self, diagnostic: Diagnostic) {
-        self.report(diagnostic);
+        if !self.out.gave_up {
+            self.report(diagnostic);
+        }
         self.stopped = true;
         self.out.gave_up = true;
     }

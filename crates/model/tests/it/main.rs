@@ -1,5 +1,6 @@
 //! What the file promises, from the outside: one binary, so that it links once.
 
 mod accepts;
+mod anything;
 mod bad;
 mod mistakes;
