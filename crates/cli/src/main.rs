@@ -8,6 +8,8 @@
 mod check;
 mod completions;
 mod exit;
+mod graph;
+mod import;
 mod input;
 mod output;
 
@@ -36,6 +38,8 @@ pub(crate) struct Cli {
 enum Verb {
     Check(check::Args),
     Completions(completions::Args),
+    Graph(graph::Args),
+    Import(import::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, terminal),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Graph(args) => graph::run(&args, terminal),
+        Verb::Import(args) => import::run(&args, terminal),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -47,6 +47,15 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes an answer to a file, or to stdout when none is named.
+pub(crate) fn deliver(file: Option<&std::path::Path>, text: &str) -> anyhow::Result<()> {
+    use anyhow::Context;
+    match file {
+        Some(file) => std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
+        None => print(text),
+    }
+}
+
 /// `isobar ... | head` closes our stdout: that is a reader who has enough, not a failure.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

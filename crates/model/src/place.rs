@@ -1,12 +1,13 @@
 //! # place: which instances there are, where they stand, and who reaches whom
 //!
 //! In: a system. Out: every instance with its region and zone, and every pair of instances of which one calls the
-//! other. The rule has three parts, each a word of the file:
+//! other. The rule has few parts, most of them a word of the file:
 //!
 //! - `placement` deals instances to zones in turn (the count runs on from region to region), or puts one in each
 //!   region outside all zones, or one in no region at all.
 //! - `discovery` says which registries a service uses: those of its own region, or all. Two instances can meet if
 //!   they share a registry; what stands in no region uses all.
+//! - What is `external` is somebody else's: one for the world, whatever the file says of replicas.
 //! - `reach: same-zone` keeps a caller to targets whose zone has its own zone's name; what is in no zone only
 //!   matches what is in no zone.
 //!
@@ -16,7 +17,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::system::{
-    Action, Call, Discovery, Fallback, GatewayId, Placement, Reach, RegionId, ServiceId, Step, System,
+    Action, Call, Discovery, Fallback, GatewayId, Kind, Placement, Reach, RegionId, Service, ServiceId, Step,
+    System,
 };
 
 /// More instances than this are a mistake of the file, not a system to draw.
@@ -164,11 +166,15 @@ impl Dependencies {
     }
 }
 
+fn placement(service: &Service) -> Placement {
+    if service.kind == Kind::External { Placement::Global } else { service.placement }
+}
+
 pub fn instances(system: &System) -> Result<Vec<Instance>, TooMany> {
     let asked: u64 = system
         .services
         .iter()
-        .map(|service| match service.placement {
+        .map(|service| match placement(service) {
             Placement::Zones => u64::from(service.replicas.total()),
             Placement::Region => service.replicas.per_region.len() as u64,
             Placement::Global => 1,
@@ -180,7 +186,7 @@ pub fn instances(system: &System) -> Result<Vec<Instance>, TooMany> {
     let mut instances = Vec::new();
     for (id, service) in system.services.enumerate() {
         let mut index = 0;
-        match service.placement {
+        match placement(service) {
             Placement::Global => instances.push(Instance { service: id, index, region: None, zone: None }),
             Placement::Region => {
                 for (region, &count) in system.regions.ids().zip(&service.replicas.per_region) {
@@ -218,7 +224,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn of(system: &'a System, instance: &Instance) -> Self {
         let service = &system.services[instance.service];
-        let registry = match (service.discovery, service.placement) {
+        let registry = match (service.discovery, placement(service)) {
             (Discovery::Everywhere, _) | (_, Placement::Global) => None,
             (Discovery::Region, _) => instance.region,
         };

@@ -186,14 +186,14 @@ fn of_instances(system: &System) -> Result<Diagram, TooMany> {
     // Frames only where they say something: around regions if there are several, around zones that hold anything.
     let mut group_of_region = BTreeMap::new();
     let mut group_of_zone = BTreeMap::new();
-    for instance in &placed.instances {
-        let Some(region) = instance.region else { continue };
+    let used: BTreeSet<_> = placed.instances.iter().filter_map(|it| it.region.zip(Some(it.zone))).collect();
+    for (region, zone) in used {
         let place = &system.regions[region];
         let parent = *group_of_region.entry(region).or_insert_with(|| {
             diagram.groups.push(Group { name: place.name.value.clone(), what: "region", parent: None });
             diagram.groups.len() - 1
         });
-        if let (Some(zone), true) = (instance.zone, place.zones.len() > 1) {
+        if let (Some(zone), true) = (zone, place.zones.len() > 1) {
             group_of_zone.entry((region, zone)).or_insert_with(|| {
                 let name = place.zones[zone as usize].value.clone();
                 diagram.groups.push(Group { name, what: "zone", parent: Some(parent) });

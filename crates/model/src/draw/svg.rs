@@ -119,7 +119,11 @@ impl NodeBox {
 fn lay_out(diagram: &Diagram, boxes: &[NodeBox], box_width: f64) -> Picture {
     let mut graph = Graph::default();
     for group in &diagram.groups {
-        graph.add_group(group.parent, width(&group_label(group.what, &group.name), 11.0, true) + 28.0);
+        let label = group_label(group.what, &group.name);
+        let at = graph.add_group(group.parent, width(&label, 11.0, true) + 28.0);
+        if group.what != "team" {
+            graph.keep_in_order(at);
+        }
     }
     for (node, size) in diagram.nodes.iter().zip(boxes) {
         let at = graph.add_node(box_width, size.height, node.group, Hold::Free);

@@ -182,17 +182,37 @@ impl Reader {
         Ok(())
     }
 
-    /// What others wait for until it has ended is a job.
+    /// What others wait for until it has ended is a job. What cannot be run cannot end either.
     fn mark_jobs(&mut self) {
-        let awaited: BTreeSet<String> = self
-            .services
-            .iter()
-            .flat_map(|it| &it.needs)
-            .filter(|(_, until)| *until == "completed")
-            .map(|(name, _)| name.clone())
-            .collect();
-        for service in &mut self.services {
-            if let (true, Some(run)) = (awaited.contains(&service.compose_name), &mut service.run) {
+        let mut awaited = BTreeSet::new();
+        let mut dropped = Vec::new();
+        for index in 0..self.services.len() {
+            for at in 0..self.services[index].needs.len() {
+                let (need, until) = self.services[index].needs[at].clone();
+                let to = self.index_of[&need];
+                if until != "completed" {
+                    continue;
+                }
+                if self.services[to].run.is_some() {
+                    awaited.insert(to);
+                } else {
+                    self.services[index].needs[at].1 = "started";
+                    let path = format!("services.{}.depends_on", shorten(&self.services[index].compose_name));
+                    dropped.push((
+                        path,
+                        format!(
+                            "`{}` has no `run` yet and so never completes: its start is waited for",
+                            shorten(&need)
+                        ),
+                    ));
+                }
+            }
+        }
+        for (path, reason) in dropped {
+            self.drop(path, reason);
+        }
+        for to in awaited {
+            if let Some(run) = &mut self.services[to].run {
                 run.add("job", plain(true));
             }
         }

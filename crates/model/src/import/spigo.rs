@@ -13,6 +13,7 @@ use super::names::Names;
 use super::write::{Map, Yaml, document, plain, text};
 use super::{Dropped, ImportError, Imported, shorten, text_of};
 use crate::draw::levels::PACKAGE_LABEL;
+use crate::layout::strong_components;
 
 /// What the command line may change, as spigo's `-w` and `-p`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ struct Service {
     everywhere: bool,
     /// Indices, each once.
     dependencies: Vec<usize>,
+    /// Those of them that lead back here.
+    circular: BTreeSet<usize>,
     labels: Vec<(&'static str, String)>,
 }
 
@@ -267,6 +270,7 @@ impl Reader {
                 }
             }
         }
+        self.mark_circles(&mut services);
         let instances: u64 = services.iter().map(Service::instances).sum();
         if instances > INSTANCES_MAX {
             let problem = format!("{instances} instances are more than a system can have ({INSTANCES_MAX})");
@@ -277,6 +281,21 @@ impl Reader {
             return Err(ImportError::wrong("services", "there are only registries", fix));
         }
         Ok(services)
+    }
+
+    /// In spigo a request in a circle of calls goes round until the run ends. A file must let it end.
+    fn mark_circles(&mut self, services: &mut [Service]) {
+        let calls: Vec<Vec<usize>> = services.iter().map(|it| it.dependencies.clone()).collect();
+        let (circle, _) = strong_components(&calls);
+        for (index, service) in services.iter_mut().enumerate() {
+            service.circular =
+                calls[index].iter().copied().filter(|&to| circle[to] == circle[index]).collect();
+            // Members of a ring copy to each other, and a copy is not copied on.
+            if !service.circular.is_empty() && !service.package.keeps_data() {
+                let reason = "these calls lead back here: half of the requests stop, or none would ever end";
+                self.drop(format!("services[{index}].dependencies"), reason);
+            }
+        }
     }
 
     fn service(
@@ -418,6 +437,7 @@ impl Reader {
             count,
             everywhere: false,
             dependencies: Vec::new(),
+            circular: BTreeSet::new(),
             labels,
         };
         Ok((service, dependencies))
@@ -598,7 +618,7 @@ fn reads(service: &Service, services: &[Service]) -> Vec<Yaml> {
     }
     let first = service.dependencies.iter().map(|&it| services[it].package.tier()).min();
     let asked = if service.package == Package::Staash { of(first) } else { of(None) };
-    one_of(&asked, services, Service::reads)
+    one_of(service, &asked, services, Service::reads)
 }
 
 fn writes(service: &Service, services: &[Service]) -> Vec<Yaml> {
@@ -609,6 +629,9 @@ fn writes(service: &Service, services: &[Service]) -> Vec<Yaml> {
             let mut call = Map::new();
             call.add("call", text(format!("{} \"{operation}\"", target.name)));
             call.add("detached", plain(true));
+            if service.circular.contains(&to) && operation != "replicate" {
+                call.add("chance", plain("50%"));
+            }
             Yaml::Map(call)
         };
         return service.dependencies.iter().map(copy).collect();
@@ -623,24 +646,30 @@ fn writes(service: &Service, services: &[Service]) -> Vec<Yaml> {
                 .copied()
                 .filter(|&it| services[it].package.tier() == tier)
                 .collect();
-            one_of(&members, services, Service::writes)
+            one_of(service, &members, services, Service::writes)
         };
         return tiers.into_iter().flat_map(one_of_tier).collect();
     }
-    one_of(&service.dependencies, services, Service::writes)
+    one_of(service, &service.dependencies, services, Service::writes)
 }
 
 /// One request to one of all their instances: each service's chance is its share of them.
-fn one_of(targets: &[usize], services: &[Service], operation: fn(&Service) -> &'static str) -> Vec<Yaml> {
+fn one_of(
+    caller: &Service,
+    targets: &[usize],
+    services: &[Service],
+    operation: fn(&Service) -> &'static str,
+) -> Vec<Yaml> {
     let total: u64 = targets.iter().map(|&it| services[it].instances()).sum();
-    let call = |&to: &usize| {
-        let target = &services[to];
+    let call = |&index: &usize| {
+        let target = &services[index];
         let to = text(format!("{} \"{}\"", target.name, operation(target)));
-        if targets.len() == 1 {
+        let ends = caller.circular.contains(&index);
+        if targets.len() == 1 && !ends {
             return to;
         }
         // In hundredths of a percent, and never none: the call exists.
-        let share = (target.instances() * 10_000 / total).max(1);
+        let share = (target.instances() * 10_000 / total / if ends { 2 } else { 1 }).max(1);
         let mut call = Map::new();
         call.add("call", to);
         call.add("chance", plain(percent(share)));

@@ -190,7 +190,7 @@ fn quoted(text: &str) -> String {
         return text.to_string();
     }
     // `'web "GET /"'` is easier to read than one with backslashes.
-    if text.contains('"') && !text.contains(['\'', '\\']) && text.chars().all(|it| is_printable(it)) {
+    if text.contains('"') && !text.contains(['\'', '\\']) && text.chars().all(is_printable) {
         return format!("'{text}'");
     }
     let mut out = String::from('"');

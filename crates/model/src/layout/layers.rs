@@ -101,7 +101,7 @@ fn break_cycles(calls: &mut [Vec<usize>]) -> Vec<usize> {
 }
 
 /// The component of each node, numbered so that callees' components come before their callers' (Tarjan).
-fn strong_components(calls: &[Vec<usize>]) -> (Vec<usize>, usize) {
+pub(crate) fn strong_components(calls: &[Vec<usize>]) -> (Vec<usize>, usize) {
     const NONE: usize = usize::MAX;
     let mut component = vec![NONE; calls.len()];
     let mut number = vec![NONE; calls.len()];

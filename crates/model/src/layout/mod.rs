@@ -41,6 +41,8 @@ mod separate;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use layers::strong_components;
+
 /// The most bends (places where a long arrow passes a layer) a drawing may hold; see the module's cost.
 pub const BENDS_MAX: usize = 60_000;
 
@@ -72,6 +74,7 @@ struct Edge {
 struct Group {
     parent: Option<usize>,
     label_width: f64,
+    in_order: bool,
 }
 
 /// What is already known about a node's position.
@@ -163,8 +166,14 @@ impl Graph {
     /// If `parent` was not returned by an earlier call.
     pub fn add_group(&mut self, parent: Option<usize>, label_width: f64) -> usize {
         assert!(parent.is_none_or(|it| it < self.groups.len()), "a group's parent comes from `add_group`");
-        self.groups.push(Group { parent, label_width });
+        self.groups.push(Group { parent, label_width, in_order: false });
         self.groups.len() - 1
+    }
+
+    /// Keeps a group below all earlier ones around it that are kept in order too, even if more arrows cross: zones are
+    /// looked for in alphabetical order.
+    pub fn keep_in_order(&mut self, group: usize) {
+        self.groups[group].in_order = true;
     }
 
     pub fn lay_out(&self) -> Picture {

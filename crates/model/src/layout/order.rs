@@ -330,6 +330,7 @@ impl<'a> Arranger<'a> {
         }
         self.group_wish =
             sums.into_iter().map(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }).collect();
+        self.keep_groups_in_order(graph);
         (0..self.orders.len()).for_each(|layer| self.sort(layer));
     }
 
@@ -355,6 +356,22 @@ impl<'a> Arranger<'a> {
         for (wish, (sum, count)) in self.group_wish.iter_mut().zip(sums) {
             if count > 0.0 {
                 *wish = sum / count;
+            }
+        }
+        self.keep_groups_in_order(graph);
+    }
+
+    /// Groups that must keep their order take, in that order, the places that they wish for together.
+    fn keep_groups_in_order(&mut self, graph: &Graph) {
+        let mut siblings: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+        for (group, it) in graph.groups.iter().enumerate().filter(|(_, it)| it.in_order) {
+            siblings.entry(it.parent).or_default().push(group);
+        }
+        for siblings in siblings.into_values() {
+            let mut wishes: Vec<f64> = siblings.iter().map(|&it| self.group_wish[it]).collect();
+            wishes.sort_by(f64::total_cmp);
+            for (group, wish) in siblings.into_iter().zip(wishes) {
+                self.group_wish[group] = wish;
             }
         }
     }

@@ -68,33 +68,76 @@ struct Ports {
     offsets: Vec<[f64; 2]>,
 }
 
+/// One end of an arrow, before it has a port.
+struct End {
+    node: u32,
+    /// 0: on the left side of its box, 1: on the right.
+    side: usize,
+    /// The thing next on the path, and its row.
+    next: u32,
+    row: f64,
+    backward: bool,
+    edge: usize,
+    /// Which end of the edge's path this is: 0 its left, 1 its right one.
+    end: usize,
+}
+
 impl Ports {
     fn new(graph: &Graph, ladder: &Ladder, rows: &Rows, nodes: &[Point]) -> Self {
-        // (node, side, row of the thing next on the path, that thing, edge); arrows of one trunk share a port.
         let mut ends = Vec::new();
         let row = |item: u32| nodes.get(item as usize).map_or(rows.of[item as usize], |it| it.y);
         for (edge, path) in ladder.paths.iter().enumerate() {
-            let is_flat =
-                ladder.items[graph.edges[edge].from].layer == ladder.items[graph.edges[edge].to].layer;
-            if let (false, [first, second, ..], [.., before_last, last]) = (is_flat, &path[..], &path[..]) {
-                ends.push((*first, 0usize, row(*second), *second, edge));
-                ends.push((*last, 1, row(*before_last), *before_last, edge));
+            let (from, to) = (graph.edges[edge].from, graph.edges[edge].to);
+            let (from, to) = (ladder.items[from].layer, ladder.items[to].layer);
+            if from == to {
+                continue;
+            }
+            if let ([first, second, ..], [.., before_last, last]) = (&path[..], &path[..]) {
+                for (node, side, next, end) in [(*first, 1, *second, 0), (*last, 0, *before_last, 1)] {
+                    ends.push(End { node, side, next, row: row(next), backward: from > to, edge, end });
+                }
             }
         }
+        // Arrows of one trunk share a port; one there and one back do not.
+        let same_port = |a: &End, b: &End| (a.next, a.backward) == (b.next, b.backward);
         ends.sort_by(|a, b| {
-            (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)).then((a.3, a.4).cmp(&(b.3, b.4)))
+            (a.node, a.side)
+                .cmp(&(b.node, b.side))
+                .then(a.row.total_cmp(&b.row))
+                .then((a.next, a.backward, a.edge).cmp(&(b.next, b.backward, b.edge)))
         });
         let mut offsets = vec![[0.0; 2]; graph.edges.len()];
-        for side in ends.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let ports = 1 + side.windows(2).filter(|pair| pair[0].3 != pair[1].3).count();
-            let room = graph.nodes[side[0].0 as usize].height * PORT_SHARE;
+        let mut alone = vec![[false; 2]; graph.edges.len()];
+        for side in ends.chunk_by(|a, b| (a.node, a.side) == (b.node, b.side)) {
+            let ports = 1 + side.windows(2).filter(|pair| !same_port(&pair[0], &pair[1])).count();
+            let room = graph.nodes[side[0].node as usize].height * PORT_SHARE;
             let gap = if ports == 1 { 0.0 } else { PORT_GAP.min(room / (ports - 1) as f64) };
             let mut at = -gap * (ports - 1) as f64 / 2.0;
             for (index, end) in side.iter().enumerate() {
-                if index > 0 && side[index - 1].3 != end.3 {
+                if index > 0 && !same_port(&side[index - 1], end) {
                     at += gap;
                 }
-                offsets[end.4][end.1] = at;
+                offsets[end.edge][end.end] = at;
+                alone[end.edge][end.end] = ports == 1 && side.len() == 1;
+            }
+        }
+        // An arrow that has a side to itself need not end in its middle: it is straight if that is all it takes.
+        for (edge, path) in ladder.paths.iter().enumerate() {
+            let ([left, right], [left_alone, right_alone]) = (&path[..], alone[edge]) else { continue };
+            let (left, right) = (*left as usize, *right as usize);
+            let reach = |node: usize| graph.nodes[node].height * PORT_SHARE / 2.0;
+            let (left_row, right_row) = (nodes[left].y + offsets[edge][0], nodes[right].y + offsets[edge][1]);
+            let level = match (left_alone, right_alone) {
+                (true, true) => (left_row + right_row) / 2.0,
+                (false, true) => left_row,
+                (true, false) => right_row,
+                (false, false) => continue,
+            };
+            let (to_left, to_right) = (level - nodes[left].y, level - nodes[right].y);
+            if (!left_alone || to_left.abs() <= reach(left))
+                && (!right_alone || to_right.abs() <= reach(right))
+            {
+                offsets[edge] = [to_left, to_right];
             }
         }
         Self { offsets }
