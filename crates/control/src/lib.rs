@@ -6,5 +6,7 @@
 //! must; when control comes back, instances check in again and the registry is whole within one lease.
 //! **Invariant:** compiling is pure: the same model, topology and registry give the same snapshot, byte for byte.
 
+pub mod api;
 pub mod history;
 pub mod registry;
+pub mod status;

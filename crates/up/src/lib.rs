@@ -2,6 +2,7 @@
 pub mod environment;
 pub mod logs;
 pub mod plan;
+pub mod ports;
 pub mod probe;
 pub mod process;
 mod readiness_fd;
