@@ -7,6 +7,7 @@
 //! **Invariant:** compiling is pure: the same model, topology and registry give the same snapshot, byte for byte.
 
 pub mod api;
+pub mod compile;
 pub mod history;
 pub mod registry;
 pub mod status;

@@ -206,10 +206,11 @@ pub(crate) fn context_of(headers: &HeaderMap) -> HeaderMap {
         "x-cloud-trace-context",
         "sd-routing-key",
     ];
-    const BEGINNINGS: [&str; 5] = ["x-isobar-", "x-b3-", "x-ot-", "x-envoy-expected-", "uberctx-"];
+    const BEGINNINGS: [&str; 5] = ["isobar-", "x-b3-", "x-ot-", "x-envoy-expected-", "uberctx-"];
     let is_context = |name: &HeaderName| {
         let name = name.as_str();
-        WHOLE.contains(&name) || BEGINNINGS.iter().any(|it| name.starts_with(it))
+        // Which attempt it is, is between one caller and one callee.
+        name != "isobar-attempt" && (WHOLE.contains(&name) || BEGINNINGS.iter().any(|it| name.starts_with(it)))
     };
     headers
         .iter()

@@ -472,7 +472,7 @@ impl Instance {
         let mut pinned = HeaderMap::new();
         if let Some(Ok(version)) = call.version.as_deref().map(HeaderValue::from_str) {
             pinned = context.clone();
-            pinned.insert("x-isobar-version", version);
+            pinned.insert("isobar-version", version);
         }
         let context = if pinned.is_empty() { context } else { &pinned };
         let path = line.path(filler);
