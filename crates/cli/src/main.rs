@@ -6,12 +6,17 @@
 //! Data goes to stdout and words to stderr; `--json` gives machines the same answer. The exit codes are in [`exit`].
 
 mod check;
+mod client;
 mod completions;
 mod exit;
 mod graph;
 mod import;
 mod input;
+mod logs;
 mod output;
+mod ps;
+mod services;
+mod up;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,9 +45,22 @@ enum Verb {
     Completions(completions::Args),
     Graph(graph::Args),
     Import(import::Args),
+    Up(up::Args),
+    Down(services::Down),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Restart(services::Named),
+    Stop(services::Named),
+    Start(services::Named),
+    Scale(services::Scale),
+    Exec(services::Exec),
 }
 
 fn main() -> ExitCode {
+    // A service is started through our own binary; nothing else may happen before it is.
+    if let Some(code) = up::inner_word() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -58,13 +76,22 @@ fn main() -> ExitCode {
         Verb::Completions(args) => completions::run(&args),
         Verb::Graph(args) => graph::run(&args, terminal),
         Verb::Import(args) => import::run(&args, terminal),
+        Verb::Up(args) => up::run(&args, terminal),
+        Verb::Down(args) => services::down(&args),
+        Verb::Ps(args) => ps::run(&args),
+        Verb::Logs(args) => logs::run(&args, terminal),
+        Verb::Restart(args) => services::order(&args, "restart"),
+        Verb::Stop(args) => services::order(&args, "stop"),
+        Verb::Start(args) => services::order(&args, "start"),
+        Verb::Scale(args) => services::scale(&args),
+        Verb::Exec(args) => services::exec(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::from(exit::OK),
         Err(error) => {
             terminal.error(&error);
-            ExitCode::from(exit::USAGE)
+            ExitCode::from(client::code_of(&error))
         }
     }
 }

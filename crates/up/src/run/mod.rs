@@ -10,7 +10,7 @@ mod watch;
 mod wishes;
 mod words;
 
-pub use plane::Plane;
+use plane::Plane;
 
 use crate::logs::{Limits, Stream, Writer};
 use crate::plan::{self, Seat};
@@ -56,6 +56,8 @@ pub struct Options {
     pub trampoline: PathBuf,
     pub seed: u64,
     pub watch: bool,
+    /// Start the file's traffic at once.
+    pub load: bool,
 }
 
 /// Reads the file again: the system, or its mistakes as a person should see them; and the files it is made of.
@@ -128,7 +130,8 @@ pub(crate) struct Runner {
     refused: Vec<String>,
     /// The snapshot must be compiled again.
     dirty: bool,
-    ready_told: BTreeSet<String>,
+    /// When a service was first told to be ready.
+    ready_told: BTreeMap<String, Nanos>,
     all_told: bool,
     finished: bool,
 }
@@ -196,7 +199,7 @@ impl Runner {
             .map_err(io("cannot start the synthetic services"))?
         };
         let logs = Writer::open(&folder.logs(), Limits::default()).map_err(io("cannot keep logs"))?;
-        let plane = Plane::start().map_err(io("cannot start the proxy"))?;
+        let plane = Plane::default();
         let registry_changed = Arc::new(tokio::sync::Notify::new());
         let mut salt = u64::from(std::process::id());
         for byte in options.name.bytes() {
@@ -228,7 +231,7 @@ impl Runner {
             addresses: Vec::new(),
             refused: Vec::new(),
             dirty: true,
-            ready_told: BTreeSet::new(),
+            ready_told: BTreeMap::new(),
             all_told: false,
             finished: false,
             folder,
@@ -486,19 +489,34 @@ impl Runner {
     fn tell(&mut self, notice: &Notice) {
         if let Notice::Ready { instance, .. } = notice {
             let service = instance.split('#').next().unwrap_or(instance).to_owned();
-            let ready = |phase: &Phase| matches!(phase, Phase::Ready { .. });
-            let all = self.supervisor.instances().filter(|(name, _)| *name == service);
-            let (ready, count) =
-                all.fold((0, 0), |(n, of), (_, it)| (n + u32::from(ready(&it.phase)), of + 1));
-            if !self.ready_told.contains(&service) {
+            let since = |phase: &Phase| match phase {
+                Phase::Ready { since } => Some(*since),
+                _ => None,
+            };
+            let ready: Vec<Option<Nanos>> = self
+                .supervisor
+                .instances()
+                .filter(|(name, _)| *name == service)
+                .map(|(_, it)| since(&it.phase))
+                .collect();
+            match self.ready_told.get(&service) {
                 // A service is told once, when all of it is there, and not sixty times.
-                if ready == count {
-                    self.ready_told.insert(service.clone());
-                    let many = if count == 1 { String::new() } else { format!(" ({count} instances)") };
-                    let after = words::short(self.now());
-                    (self.say)(Say::Event(format!("{service} is ready{many} after {after}")));
+                None => {
+                    if ready.iter().all(Option::is_some) {
+                        self.ready_told.insert(service.clone(), self.now());
+                        let many = if ready.len() == 1 { String::new() } else { format!(" ({} instances)", ready.len()) };
+                        let after = words::short(self.now());
+                        (self.say)(Say::Event(format!("{service} is ready{many} after {after}")));
+                    }
+                    return;
                 }
-                return;
+                Some(told) => {
+                    let (_, index) = split_slot(instance);
+                    let lives = self.supervisor.instances().filter(|(name, it)| *name == service && it.index == index);
+                    if lives.filter_map(|(_, it)| since(&it.phase)).all(|since| since <= *told) {
+                        return;
+                    }
+                }
             }
         }
         let Some(sentence) = words::sentence(notice) else { return };

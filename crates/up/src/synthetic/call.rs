@@ -210,7 +210,8 @@ pub(crate) fn context_of(headers: &HeaderMap) -> HeaderMap {
     let is_context = |name: &HeaderName| {
         let name = name.as_str();
         // Which attempt it is, is between one caller and one callee.
-        name != "isobar-attempt" && (WHOLE.contains(&name) || BEGINNINGS.iter().any(|it| name.starts_with(it)))
+        name != "isobar-attempt"
+            && (WHOLE.contains(&name) || BEGINNINGS.iter().any(|it| name.starts_with(it)))
     };
     headers
         .iter()

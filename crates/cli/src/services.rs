@@ -1,0 +1,104 @@
+//! The verbs that change a running system: restart, stop, start, scale, down, and a command in a service's place.
+
+use crate::client::{self, Which};
+use crate::{exit, output};
+use anyhow::Context;
+use serde_json::json;
+use std::process::Command;
+use std::time::Duration;
+use up::state::{self, Folder};
+
+/// One or several services of a running system
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    #[arg(required = true)]
+    services: Vec<String>,
+
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(crate) fn order(args: &Named, word: &str) -> anyhow::Result<u8> {
+    let found = args.which.find()?;
+    for service in &args.services {
+        client::ask(&found, "POST", &format!("/v1/services/{}/{word}", escape(service)), None)?;
+    }
+    Ok(exit::OK)
+}
+
+/// Change how many instances a service has, until the file changes: web=5
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scale {
+    #[arg(required = true, value_name = "SERVICE=COUNT", value_parser = scale_word)]
+    wanted: Vec<(String, u32)>,
+
+    #[command(flatten)]
+    which: Which,
+}
+
+fn scale_word(text: &str) -> Result<(String, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("it is written web=5")?;
+    Ok((service.to_owned(), count.parse().map_err(|_| format!("`{count}` is no number of instances"))?))
+}
+
+pub(crate) fn scale(args: &Scale) -> anyhow::Result<u8> {
+    let found = args.which.find()?;
+    for (service, instances) in &args.wanted {
+        let body = json!({"instances": instances});
+        client::ask(&found, "PUT", &format!("/v1/services/{}/scale", escape(service)), Some(&body))?;
+    }
+    Ok(exit::OK)
+}
+
+/// Stop a running system
+#[derive(Debug, clap::Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(crate) fn down(args: &Down) -> anyhow::Result<u8> {
+    let found = args.which.find()?;
+    client::ask(&found, "POST", "/v1/down", None)?;
+    let folder = Folder::new(&state::root(), &found.name);
+    // The lock is free when its holder is gone, and with it everything it had started.
+    while folder.is_held() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    output::words(&format!("`{}` is down\n", found.name));
+    Ok(exit::OK)
+}
+
+/// Run a command with a service's environment: its ports, its neighbours, its place
+#[derive(Debug, clap::Args)]
+pub(crate) struct Exec {
+    service: String,
+
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(crate) fn exec(args: &Exec) -> anyhow::Result<u8> {
+    let found = args.which.find()?;
+    let path = format!("/v1/services/{}/environment", escape(&args.service));
+    let answer: serde_json::Value = serde_json::from_str(&client::ask(&found, "GET", &path, None)?)?;
+    let (program, rest) = args.command.split_first().context("a command is missing")?;
+    let mut command = Command::new(program);
+    command.args(rest).env_clear();
+    for (name, value) in answer["variables"].as_object().into_iter().flatten() {
+        command.env(name, value.as_str().unwrap_or(""));
+    }
+    if let Some(dir) = answer["dir"].as_str() {
+        command.current_dir(dir);
+    }
+    let status = command.status().with_context(|| format!("cannot start `{program}`"))?;
+    Ok(status.code().map_or(exit::FAILED, |it| it as u8))
+}
+
+/// What may stand in a path as it is; the API refuses names with anything else anyway.
+fn escape(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect()
+}
