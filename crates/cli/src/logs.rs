@@ -62,7 +62,11 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         last = record.unix_nanos;
         show(&record, args.json, terminal)?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(exit::OK);
+    }
+    // Until the reader has enough, which is an error of writing and ends it.
+    loop {
         for record in tail.poll()? {
             // Written while the past was being read: already shown.
             if record.unix_nanos > last {
@@ -71,7 +75,6 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(exit::OK)
 }
 
 /// Of the run that is meant, or of the one that ran last.

@@ -215,16 +215,14 @@ async fn events(
         if let Some(change) = past.pop_front() {
             return Some((Ok(event_of(&change)), (past, live)));
         }
-        loop {
-            match live.recv().await {
-                Ok(change) => return Some((Ok(event_of(&change)), (past, live))),
-                // A reader that was too slow is told so and goes on from here.
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let event = Event::default().event("missed").data(missed.to_string());
-                    return Some((Ok(event), (past, live)));
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
+        match live.recv().await {
+            Ok(change) => Some((Ok(event_of(&change)), (past, live))),
+            // A reader that was too slow is told so and goes on from here.
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                let event = Event::default().event("missed").data(missed.to_string());
+                Some((Ok(event), (past, live)))
             }
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     });
     Sse::new(stream).keep_alive(KeepAlive::default())

@@ -504,7 +504,11 @@ impl Runner {
                 None => {
                     if ready.iter().all(Option::is_some) {
                         self.ready_told.insert(service.clone(), self.now());
-                        let many = if ready.len() == 1 { String::new() } else { format!(" ({} instances)", ready.len()) };
+                        let many = if ready.len() == 1 {
+                            String::new()
+                        } else {
+                            format!(" ({} instances)", ready.len())
+                        };
                         let after = words::short(self.now());
                         (self.say)(Say::Event(format!("{service} is ready{many} after {after}")));
                     }
@@ -512,7 +516,10 @@ impl Runner {
                 }
                 Some(told) => {
                     let (_, index) = split_slot(instance);
-                    let lives = self.supervisor.instances().filter(|(name, it)| *name == service && it.index == index);
+                    let lives = self
+                        .supervisor
+                        .instances()
+                        .filter(|(name, it)| *name == service && it.index == index);
                     if lives.filter_map(|(_, it)| since(&it.phase)).all(|since| since <= *told) {
                         return;
                     }
