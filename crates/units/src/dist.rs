@@ -117,7 +117,10 @@ pub enum DistError {
 impl fmt::Display for DistError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Duration(why) => write!(f, "{why}; or a law such as `lognormal(p50 2ms, p99 9ms)`"),
+            Self::Duration(why @ QuantityError::NotANumber { .. }) => {
+                write!(f, "{why}; or a law such as `lognormal(p50 2ms, p99 9ms)`")
+            }
+            Self::Duration(why) => write!(f, "{why}"),
             Self::UnknownLaw { name, nearest: Some(nearest) } => {
                 write!(f, "no law is called `{name}`; did you mean `{nearest}`?")
             }

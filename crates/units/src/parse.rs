@@ -25,13 +25,18 @@ impl fmt::Display for QuantityError {
                 write!(f, "`{text}` is not a {kind}; write for example `{example}`")
             }
             Self::NoUnit { text, kind, units, example } => {
+                let needs = if units.contains(',') { "one of " } else { "" };
                 write!(
                     f,
-                    "`{text}` is a number without its unit; a {kind} needs one of {units}, for example `{example}`"
+                    "`{text}` is a number without its unit; a {kind} needs {needs}{units}, for example `{example}`"
                 )
             }
             Self::UnknownUnit { text, unit, kind, units } => {
-                write!(f, "`{text}`: `{unit}` is no unit of a {kind}; use one of {units}")
+                write!(
+                    f,
+                    "`{text}`: `{unit}` is no unit of a {kind}; use {}{units}",
+                    if units.contains(',') { "one of " } else { "" }
+                )
             }
             Self::TooLarge { text, kind, max } => {
                 write!(f, "`{text}` is too large for a {kind}; the largest is {max}")

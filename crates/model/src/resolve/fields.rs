@@ -11,6 +11,10 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use units::QuantityError;
 
+/// What is said of calls, under `edges`, and often looked for at the service that is called or calls.
+const POLICY_OF_CALLS: [&str; 9] =
+    ["timeout", "retry", "hedge", "breaker", "eject", "balance", "locality", "rate_limit", "throttle"];
+
 /// Words that later versions will know. Refused aloud: a silently ignored `secrets:` is worse than an error.
 const RESERVED: [&str; 11] = [
     "journal",
@@ -159,6 +163,10 @@ impl<'n> Resolver<'n, '_> {
         sorted.dedup();
         let mut diagnostic = Diagnostic::error("E0201", entry.key_span, format!("{what} has no key `{key}`"))
             .label("unknown key");
+        if what == "a service" && POLICY_OF_CALLS.contains(&&*entry.key) {
+            let help = format!("it is the policy of calls: `edges: {{\"* -> SERVICE\": {{{key}: ...}}}}`");
+            return self.report(diagnostic.label("not said here").help(help));
+        }
         match did_you_mean(&entry.key, sorted.iter().copied(), &mut self.comparisons_left) {
             Some(near) => {
                 diagnostic = diagnostic.help(format!("did you mean `{near}`?")).replacement(near);
@@ -174,10 +182,13 @@ impl<'n> Resolver<'n, '_> {
             return;
         }
         let found = node.describe();
-        self.report(
+        let mut diagnostic =
             Diagnostic::error("E0203", node.span, format!("expected {expected}, found {found}"))
-                .label(format!("expected {expected}")),
-        );
+                .label(format!("expected {expected}"));
+        if expected.starts_with("a mapping") && node.as_seq().is_some() {
+            diagnostic = diagnostic.help("write names with a colon, `name: {...}`, and no `- ` before them");
+        }
+        self.report(diagnostic);
     }
 
     /// A mapping's fields. Nothing (`ads:`) counts as an empty mapping.

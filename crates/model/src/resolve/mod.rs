@@ -129,7 +129,10 @@ impl<'n> Resolver<'n, '_> {
     }
 
     fn top_level(&mut self, root: &'n Node, first: bool, sections: &mut Sections<'n>) {
-        let Some(mut f) = self.fields(root, "the file") else { return };
+        let Some(mut f) = self.fields(root, "the file") else {
+            self.names.services_hole = true;
+            return;
+        };
         f.own_keys = true;
         // What a root's missing key is about is the file's beginning, not all of it.
         f.span = Span { end: root.span.start, ..root.span };

@@ -11,6 +11,9 @@ pub(super) fn did_you_mean<'k>(
 ) -> Option<&'k str> {
     let wrong_folded = wrong.to_lowercase();
     let letters: Vec<char> = wrong_folded.chars().take(64).collect();
+    if letters.len() < 2 {
+        return None; // Any letter is one edit away from any other: `d` was hardly meant to be `a`.
+    }
     // A third of the letters may differ: `chekcout` is `checkout`, `ads` is not `web`.
     let allowed = (letters.len() / 3).max(1);
     let mut best: Option<(usize, &'k str)> = None;

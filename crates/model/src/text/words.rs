@@ -39,6 +39,11 @@ pub(super) fn explain(kind: &ErrorKind, rest: &str) -> Words {
             "no closing quote before the end",
             Some("close the quote, or write `\\\"` or `''` for a quote inside the text"),
         ),
+        K::InvalidQuotedScalarIndent | K::DocumentIndicatorInQuotedScalar => words(
+            "a quote that was opened above is still open here",
+            "this would be part of the quoted text",
+            Some("close the quote on its own line"),
+        ),
         K::UnclosedFlowCollection { open } => Words {
             code: "E0006",
             message: format!("this `{open}` is never closed"),
