@@ -51,5 +51,8 @@ pub use queue::{DropWhy, Popped, Pushed, Queue, QueueCounts, Ticket};
 pub use rate_limit::RateLimit;
 pub use throttle::Throttle;
 
+// How many instances there should be.
+pub mod scale;
+
 mod math;
 mod window;

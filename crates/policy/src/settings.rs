@@ -1,6 +1,8 @@
 //! The settings of every decision, as plain data. A file's `edges` resolve into these; a program without a file
 //! fills them in by hand. Each `Default` is what a user gets who wrote nothing.
 
+pub mod scale;
+
 use units::{Nanos, Percent, Rate};
 
 /// Everything that governs calls from one service to one operation of another.
