@@ -69,6 +69,43 @@ fn is_service_of_old(entry: &Entry) -> bool {
     entry.value.as_map().is_some_and(|it| it.get("image").is_some() || it.get("build").is_some())
 }
 
+/// The arrows that close a circle, found by walking: without them there is none.
+fn closing(next: &[Vec<usize>]) -> Vec<(usize, usize)> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        New,
+        Open,
+        Done,
+    }
+    let mut state = vec![State::New; next.len()];
+    let mut closing = Vec::new();
+    for start in 0..next.len() {
+        if state[start] != State::New {
+            continue;
+        }
+        state[start] = State::Open;
+        let mut path = vec![(start, 0)];
+        while let Some((at, step)) = path.last_mut() {
+            let at = *at;
+            let Some(&to) = next[at].get(*step) else {
+                state[at] = State::Done;
+                path.pop();
+                continue;
+            };
+            *step += 1;
+            match state[to] {
+                State::New => {
+                    state[to] = State::Open;
+                    path.push((to, 0));
+                }
+                State::Open => closing.push((at, to)),
+                State::Done => {}
+            }
+        }
+    }
+    closing
+}
+
 /// What a service becomes.
 #[derive(Debug, Default)]
 struct Service {
@@ -218,42 +255,29 @@ impl Reader {
         }
     }
 
-    /// compose refuses services that wait for each other in a circle; here the need that closes one is dropped.
+    /// compose refuses services that wait for each other, or are linked, in a circle; here what closes one is dropped.
     fn break_circles(&mut self) {
-        const NEW: u8 = 0;
-        const OPEN: u8 = 1;
-        const DONE: u8 = 2;
-        let mut state = vec![NEW; self.services.len()];
-        let mut closing = Vec::new();
-        for start in 0..self.services.len() {
-            if state[start] != NEW {
-                continue;
-            }
-            state[start] = OPEN;
-            let mut path = vec![(start, 0)];
-            while let Some((at, next)) = path.last_mut() {
-                let at = *at;
-                let Some((need, _)) = self.services[at].needs.get(*next) else {
-                    state[at] = DONE;
-                    path.pop();
-                    continue;
-                };
-                *next += 1;
-                let to = self.index_of[need];
-                match state[to] {
-                    NEW => {
-                        state[to] = OPEN;
-                        path.push((to, 0));
-                    }
-                    OPEN => closing.push((at, need.clone())),
-                    _ => {}
-                }
-            }
-        }
-        for (at, need) in closing {
+        let waits: Vec<Vec<usize>> = self
+            .services
+            .iter()
+            .map(|it| it.needs.iter().map(|(need, _)| self.index_of[need]).collect())
+            .collect();
+        for (at, to) in closing(&waits) {
+            let need = self.services[to].compose_name.clone();
             self.services[at].needs.retain(|(name, _)| *name != need);
             let path = format!("services.{}.depends_on", shorten(&self.services[at].compose_name));
             self.drop(path, format!("`{}` waits for it in turn: neither could start", shorten(&need)));
+        }
+        let links: Vec<Vec<usize>> = self
+            .services
+            .iter()
+            .map(|it| it.calls.iter().map(|call| self.index_of[call]).collect())
+            .collect();
+        for (at, to) in closing(&links) {
+            let call = self.services[to].compose_name.clone();
+            self.services[at].calls.retain(|name| *name != call);
+            let path = format!("services.{}.links", shorten(&self.services[at].compose_name));
+            self.drop(path, format!("`{}` is linked back to it: such calls would never end", shorten(&call)));
         }
     }
 

@@ -294,6 +294,7 @@ fn drop_run_parts(reader: &mut Reader, path: &str, parts: &Parts<'_>) {
         let Some(node) = node else { continue };
         let count = node.as_map().map(|it| it.entries.len()).or(node.as_seq().map(<[Node]>::len));
         let reason = match (key, count) {
+            ("environment", Some(1)) => "1 variable, for `run.env` once there is a `run`".to_string(),
             ("environment", Some(count)) => format!("{count} variables, for `run.env` once there is a `run`"),
             _ => "belongs into `run` once there is one".to_string(),
         };
