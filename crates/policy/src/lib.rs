@@ -5,7 +5,50 @@
 //! **Invariant:** no clock, no socket, no `async`, no global randomness. Time is a [`units::Nanos`] argument and luck is a
 //! [`units::Rng`] argument, so that the simulator and the proxy run this very code and differ in nothing else.
 //! **Invariant:** knows nothing of HTTP, of the file or of places beyond small integers; its callers translate.
-//! **Invariant:** deciding never allocates. What must be built (tables, rings) is built when membership changes.
+//! **Invariant:** deciding never allocates. What must be built (tables, rings) is built when membership changes. (How many
+//! instances there should be is decided every few seconds, not for each request, and may.)
+//!
+//! One request, as a proxy or a simulator puts it through the parts:
+//! ```
+//! use policy::{Ask, Attempt, Balancer, Breaker, Budget, Deadline, Endpoint, Next, Outcome, Place, RetryState, eject, settings};
+//! use units::{Nanos, Rng};
+//!
+//! // Per caller and callee, for as long as both live.
+//! let edge = settings::EdgeSettings { retry: Some(Default::default()), breaker: Some(Default::default()), ..Default::default() };
+//! let retry = edge.retry.as_ref().unwrap();
+//! let mut endpoints: Vec<Endpoint> = (0..3).map(|key| Endpoint::new(key, Place::default())).collect();
+//! let mut balancer = Balancer::new(edge.balance, edge.locality, Place::default());
+//! balancer.refresh(&endpoints);
+//! let mut budget = Budget::new(&retry.budget.unwrap(), 1);
+//! let mut breaker = Breaker::new(edge.breaker.unwrap());
+//! let mut rng = Rng::from_seed(7);
+//!
+//! // Per request. The first attempt meets a bad instance, the second another one.
+//! let mut now = Nanos::from_secs(5);
+//! let deadline = Deadline::within(now, Nanos::from_secs(1));
+//! let (mut state, mut tried) = (RetryState::default(), vec![]);
+//! budget.on_request(now);
+//! let answered_by = loop {
+//!     let permit = breaker.admit(now).expect("closed");
+//!     let picked = balancer.pick(&endpoints, &Ask { now, tried: &tried, ..Ask::default() }, &mut rng).expect("somebody");
+//!     let index = picked.index as usize;
+//!     endpoints[index].on_start();
+//!     let outcome = if tried.is_empty() { Outcome::ConnectFailed } else { Outcome::Status(200) };
+//!     now += Nanos::from_millis(3);
+//!     endpoints[index].on_finish(now, Nanos::from_millis(3), outcome, None);
+//!     breaker.on_result(now, permit, outcome);
+//!     if eject::on_outcome(&edge.eject.unwrap(), &mut endpoints, index, outcome, now).is_some() {
+//!         balancer.refresh(&endpoints);
+//!     }
+//!     tried.push(picked.index);
+//!     match state.next(retry, &Attempt::ended(outcome, deadline), Some(&mut budget), now, &mut rng) {
+//!         Next::Retry { wait, .. } => now += wait,
+//!         Next::Stop(_) => break picked.index,
+//!     }
+//! };
+//! assert_eq!(tried.len(), 2);
+//! assert_ne!(tried[0], answered_by, "a retry never goes to the instance that just failed");
+//! ```
 
 pub mod settings;
 
@@ -30,6 +73,7 @@ pub mod eject;
 mod endpoint;
 pub mod health;
 pub mod locality;
+pub mod subset;
 
 pub use balance::{Ask, Balancer, NoPick, Picked};
 pub use endpoint::{Endpoint, Latency, Place};

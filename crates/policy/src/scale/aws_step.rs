@@ -69,3 +69,80 @@ fn step_of(steps: &[StepAdjustment], over: f64, upper: bool) -> Option<&StepAdju
         if upper { low <= over && over < high } else { low < over && over <= high }
     })
 }
+
+/// What is wrong with a list of steps. EC2 refuses such a policy; so should whoever reads one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepMistake {
+    NoSteps,
+    /// This step ends where it begins, or before.
+    Empty {
+        step: usize,
+    },
+    /// Between these two steps (in order of their bounds) a metric would find none, or both.
+    GapOrOverlap {
+        first: usize,
+        second: usize,
+    },
+    /// More than one step without a lower, or without an upper bound.
+    TwoOpenEnds,
+}
+
+/// No gaps, no overlaps, at most one step open to each side. Steps may be in any order.
+pub fn check_steps(steps: &[StepAdjustment]) -> Result<(), StepMistake> {
+    let low = |it: &StepAdjustment| it.metric_interval_lower_bound.unwrap_or(f64::NEG_INFINITY);
+    let high = |it: &StepAdjustment| it.metric_interval_upper_bound.unwrap_or(f64::INFINITY);
+    if steps.is_empty() {
+        return Err(StepMistake::NoSteps);
+    }
+    let open =
+        |bound: fn(&StepAdjustment) -> Option<f64>| steps.iter().filter(|it| bound(it).is_none()).count();
+    if open(|it| it.metric_interval_lower_bound) > 1 || open(|it| it.metric_interval_upper_bound) > 1 {
+        return Err(StepMistake::TwoOpenEnds);
+    }
+    // Written so that a bound that is not a number is a mistake too.
+    if let Some(step) =
+        steps.iter().position(|it| low(it).partial_cmp(&high(it)) != Some(std::cmp::Ordering::Less))
+    {
+        return Err(StepMistake::Empty { step });
+    }
+    let mut order: Vec<usize> = (0..steps.len()).collect();
+    order.sort_by(|a, b| low(&steps[*a]).total_cmp(&low(&steps[*b])));
+    match order.windows(2).find(|pair| high(&steps[pair[0]]) != low(&steps[pair[1]])) {
+        Some(pair) => Err(StepMistake::GapOrOverlap { first: pair[0], second: pair[1] }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_must_fit_together() {
+        let step = |(low, high): &(Option<f64>, Option<f64>)| StepAdjustment {
+            metric_interval_lower_bound: *low,
+            metric_interval_upper_bound: *high,
+            scaling_adjustment: 1,
+        };
+        for (bounds, expected) in [
+            (vec![(Some(0.0), Some(10.0)), (Some(10.0), None)], Ok(())),
+            (vec![(Some(10.0), None), (Some(0.0), Some(10.0))], Ok(())),
+            (vec![(None, None)], Ok(())),
+            (vec![], Err(StepMistake::NoSteps)),
+            (vec![(Some(5.0), Some(5.0))], Err(StepMistake::Empty { step: 0 })),
+            (vec![(Some(f64::NAN), None)], Err(StepMistake::Empty { step: 0 })),
+            (vec![(None, Some(0.0)), (None, None)], Err(StepMistake::TwoOpenEnds)),
+            (
+                vec![(Some(0.0), Some(10.0)), (Some(20.0), None)],
+                Err(StepMistake::GapOrOverlap { first: 0, second: 1 }),
+            ),
+            (
+                vec![(Some(5.0), None), (Some(0.0), Some(10.0))],
+                Err(StepMistake::GapOrOverlap { first: 1, second: 0 }),
+            ),
+        ] {
+            let steps: Vec<_> = bounds.iter().map(step).collect();
+            assert_eq!(check_steps(&steps), expected, "{bounds:?}");
+        }
+    }
+}

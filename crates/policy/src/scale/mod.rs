@@ -15,6 +15,7 @@ mod hpa;
 mod kpa;
 
 pub use alarm::AlarmState;
+pub use aws_step::{StepMistake, check_steps};
 
 use crate::settings::scale::{AdjustmentType, Metric, Rule, Scale};
 use units::Nanos;
