@@ -18,6 +18,7 @@ pub mod meter;
 pub mod plan;
 mod queue;
 mod random;
+pub mod report;
 mod run;
 mod slab;
 pub mod stats;
@@ -25,6 +26,7 @@ mod world;
 
 pub use plan::{Plan, PlanError, compile};
 pub use queue::{Event, EventQueue, TimerId};
+pub use report::Report;
 pub use run::{Forecast, Options, Progress, Run, RunError, forecast};
 pub use stats::Estimate;
 pub use world::{Bias, Tally};

@@ -127,7 +127,7 @@ impl Requests {
         self.ok + self.failures.total()
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.ok += other.ok;
         self.failures.merge(&other.failures);
         self.latency.merge(&other.latency);
