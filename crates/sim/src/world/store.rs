@@ -16,6 +16,8 @@ use units::Purpose;
 /// How long a shard has no leader after the old one went out of reach.
 const ELECTION: Nanos = Nanos::from_secs(5);
 const SHARDS: usize = 64;
+/// Copies of one item that are told apart; more than these nobody keeps.
+const COPIES_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct StoreState {
@@ -50,7 +52,7 @@ impl CopyState {
 
 impl StoreState {
     pub(super) fn new(plan: StorePlan, instances: Span32) -> Self {
-        let copies = (plan.copies.max(1) as usize).min(instances.len().max(1) as usize);
+        let copies = (plan.copies.max(1) as usize).min(instances.len().max(1) as usize).min(COPIES_MAX);
         let shard = Shard { acknowledged: 0, copies: vec![CopyState::default(); copies] };
         Self { plan, instances, copies, shards: vec![shard; SHARDS], disturbed: None }
     }
@@ -74,14 +76,17 @@ impl World<'_> {
         let Some(store) = &self.stores[station] else { return };
         let (plan, copies, disturbed) = (store.plan, store.copies, store.disturbed);
         let shard = draw.for_purpose(Purpose::Sampling).bits() as usize % SHARDS;
-        let holders: Vec<u32> = (0..copies).map(|copy| store.holder(shard, copy)).collect();
+        let mut all = [0u32; COPIES_MAX];
+        all.iter_mut().take(copies).enumerate().for_each(|(copy, it)| *it = store.holder(shard, copy));
+        let holders = &all[..copies];
         let up = |world: &Self, it: u32| world.instances[it as usize].standing == Standing::Up;
         let near = |world: &Self, a: u32, b: u32| {
             let (from, to) = (world.instances[a as usize].location, world.instances[b as usize].location);
             a == b || world.reaches(from, to) && world.reaches(to, from)
         };
         // The way there and back for each copy that answers; the coordinator's own copy answers at once.
-        let mut answers: Vec<(Nanos, usize)> = Vec::with_capacity(copies);
+        let mut answered = [(Nanos::MAX, 0usize); COPIES_MAX];
+        let mut count = 0;
         for (copy, holder) in holders.iter().enumerate() {
             if !up(self, *holder) || !near(self, coordinator, *holder) {
                 continue;
@@ -98,10 +103,13 @@ impl World<'_> {
                 there.and_then(|there| Some(there + self.transit(to, from, 0, draw.child(1))?))
             };
             if let Some(way) = way {
-                answers.push((way, copy));
+                answered[count] = (way, copy);
+                count += 1;
             }
         }
+        let answers = &mut answered[..count];
         answers.sort_unstable();
+        let answers = &*answers;
         let majority = copies / 2 + 1;
         let wait = match plan.consistency {
             Consistency::One => answers.first().map(|it| it.0),
@@ -132,7 +140,7 @@ impl World<'_> {
         let state = &mut store.shards[shard];
         if writes {
             let write = state.copies.iter().map(|it| it.holds).max().unwrap_or(0) + 1;
-            for (way, copy) in &answers {
+            for (way, copy) in answers {
                 let it = &mut state.copies[*copy];
                 *it = CopyState { before: it.at(now), holds: write, arrives: now + *way / 2 };
             }

@@ -1,7 +1,7 @@
 //! Forecasts of whole files against what queueing theory says, within three standard errors of twenty runs.
 //!
-//! In a debug build these are quick checks; in a release build the same tests run fifty times longer, so the same three
-//! standard errors are some seven times tighter (`cargo test --release -p sim --test it closed_forms`).
+//! In a debug build these are quick checks; in a release build the same tests run twenty-four times longer, so the same three
+//! standard errors are some five times tighter (`cargo test --release -p sim --test it closed_forms`).
 
 use crate::common::{plan, run};
 use sim::{Bias, Forecast, Options, meter::Meters, stats};
@@ -9,13 +9,25 @@ use units::Nanos;
 
 const RUNS: u32 = 20;
 /// Simulated seconds a run. Work is measured in milliseconds, so even this is thousands of requests.
-const SECONDS: u64 = if cfg!(debug_assertions) { 5 } else { 300 };
+const SECONDS: u64 = if cfg!(debug_assertions) { 5 } else { 120 };
 const LOADS: [f64; 3] = [0.5, 0.8, 0.95];
 
-/// One service `api`, with no network in the way.
+/// One service `api`, with no network in the way, and connections enough that nobody waits before the queue under test.
 fn one_service(service: &str, traffic: &str) -> String {
+    one_service_with(service, traffic, "eject: none")
+}
+
+fn one_service_with(service: &str, traffic: &str, edge: &str) -> String {
     format!(
-        "isobar: 1\nnetwork: {{in-zone: {{rtt: 0, jitter: 0%}}}}\nservices:\n  api: {{{service}}}\ntraffic:\n  users: {{to: api \"read\", {traffic}}}\n"
+        "isobar: 1
+network: {{in-zone: {{rtt: 0, jitter: 0%}}}}
+services:
+  api: {{{service}}}
+edges:
+  default: {{connections: 100000, {edge}}}
+traffic:
+  users: {{to: api \"read\", {traffic}}}
+"
     )
 }
 
@@ -84,13 +96,15 @@ fn closed_forms_mm1_mean_quantiles_and_littles_law() {
         agrees(&format!("M/M/1 {rho} mean"), &forecast, mean, mean_ms);
         agrees(&format!("M/M/1 {rho} number"), &forecast, rho / (1.0 - rho), present(0..1));
         for q in [0.5, 0.9, 0.99] {
-            let exact = -(1.0f64 - q).ln() * mean;
-            // A run's own quantile is a biased estimate when it holds few busy periods, so the runs' samples are
-            // taken together and judged by the spread of the runs.
-            let pooled = forecast.total.loads[0].requests.latency.quantile(q).unwrap().as_millis_f64();
-            let each: Vec<f64> = forecast.runs.iter().map(|it| quantile_ms(q)(&it.meters)).collect();
-            let distance = (pooled - exact) / stats::standard_error(&each);
-            assert!(distance.abs() <= 3.0, "M/M/1 {rho} p{q}: {pooled} is {distance:.2} errors from {exact}");
+            if cfg!(debug_assertions) && rho > 0.9 && q > 0.9 {
+                continue; // A few seconds hold too few of the long busy periods that make this tail.
+            }
+            // By the share beyond the exact quantile: a mean over requests, so it is unbiased however short the runs.
+            let limit = Nanos::from_secs_f64(-(1.0f64 - q).ln() * mean / 1e3);
+            agrees(&format!("M/M/1 {rho} share beyond p{q}"), &forecast, 1.0 - q, |meters| {
+                let latency = &meters.loads[0].requests.latency;
+                1.0 - latency.count_at_most(limit) as f64 / latency.count() as f64
+            });
         }
     }
 }
@@ -230,6 +244,7 @@ services:
     operations:
       first: {{work: exponential(mean 1ms), priority: critical}}
       second: {{work: exponential(mean 1ms), priority: sheddable}}
+edges: {{default: {{connections: 100000}}}}
 traffic:
   a: {{to: api "first", rate: {half}/s}}
   b: {{to: api "second", rate: {half}/s}}
@@ -251,12 +266,10 @@ traffic:
 fn closed_forms_patience_of_fixed_length() {
     for rho in [0.5, 0.8, 0.95, 1.3] {
         let patience = 4.0;
-        let text = format!(
-            "{}edges:\n  default: {{timeout: 4ms, eject: none}}\n",
-            one_service(
-                "concurrency: 1, queue: unbounded, operations: {read: exponential(mean 1ms)}",
-                &format!("rate: {}/s", rho * 1_000.0),
-            )
+        let text = one_service_with(
+            "concurrency: 1, queue: unbounded, operations: {read: exponential(mean 1ms)}",
+            &format!("rate: {}/s", rho * 1_000.0),
+            "timeout: 4ms, eject: none",
         );
         let plan = plan(&text);
         let forecast = run(&plan, &Options { allow_unstable: true, ..options() });
@@ -290,6 +303,7 @@ services:
     queue: unbounded
     operations:
       read: {{work: exponential(mean 1.5ms), calls: [{{call: one "read", chance: 20%, detached: true}}]}}
+edges: {{default: {{connections: 100000}}}}
 traffic:
   users: {{to: one "read", rate: {gamma:.3}/s}}
 "#
@@ -388,9 +402,10 @@ traffic:
 fn closed_forms_mean_attempts_of_retries() {
     for (errors, attempts) in [(10, 2), (30, 4), (50, 4)] {
         let text = format!(
-            "{}edges:\n  default: {{retry: {{attempts: {attempts}, budget: none, on: [5xx], backoff: {{base: 1us, max: 1us}}}}, eject: none}}\n",
-            one_service(&format!("operations: {{read: {{work: 1ms, errors: {errors}%}}}}"), "rate: 500/s")
+            "retry: {{attempts: {attempts}, budget: none, on: [5xx], backoff: {{base: 1us, max: 1us}}}}, eject: none"
         );
+        let service = format!("operations: {{read: {{work: 1ms, errors: {errors}%}}}}");
+        let text = one_service_with(&service, "rate: 500/s", &text);
         let plan = plan(&text);
         let forecast = run(&plan, &options());
         let p = f64::from(errors) / 100.0;
@@ -407,12 +422,10 @@ fn closed_forms_mean_attempts_of_retries() {
 #[test]
 fn closed_forms_power_of_two_choices() {
     for (rho, exact) in [(0.5, 1.265_7), (0.8, 1.947_4), (0.9, 2.614_0)] {
-        let text = format!(
-            "{}edges:\n  default: {{balance: least-request, eject: none, connections: 100000}}\n",
-            one_service(
-                "replicas: 200, concurrency: 1, queue: unbounded, operations: {read: exponential(mean 100ms)}",
-                &format!("rate: {}/s", rho * 2_000.0),
-            )
+        let text = one_service_with(
+            "replicas: 200, concurrency: 1, queue: unbounded, operations: {read: exponential(mean 100ms)}",
+            &format!("rate: {}/s", rho * 2_000.0),
+            "balance: least-request, eject: none",
         );
         let plan = plan(&text);
         let forecast = run(&plan, &Options { runs: 8, ..options() });
