@@ -100,7 +100,7 @@ pub struct Latency {
     rest_until: Nanos,
 }
 
-const TAU_NANOS: f64 = 10e9;
+const PER_TAU: f64 = 1.0 / 10e9;
 const FAILURE_COST_NANOS: f64 = 5e9;
 const IMAGINARY_CALLS: f32 = 10.0;
 /// The longest rest an instance may ask for: a wrong Retry-After must not take it out for a day.
@@ -108,7 +108,7 @@ const REST_MAX: Nanos = Nanos::from_secs(300);
 
 impl Latency {
     pub fn record(&mut self, now: Nanos, elapsed: Nanos, outcome: Outcome, rest: Option<Nanos>) {
-        let kept = decay(now.saturating_sub(self.at).0 as f64 / TAU_NANOS);
+        let kept = decay(now.saturating_sub(self.at).0 as f64 * PER_TAU);
         self.at = self.at.max(now);
         let failed = outcome.is_failure();
         self.calls *= kept as f32;
@@ -135,13 +135,13 @@ impl Latency {
     /// The decayed peak, without the error bias. `None` before the first measurement.
     pub fn peak(&self, now: Nanos) -> Option<Nanos> {
         (self.peak > 0.0).then(|| {
-            Nanos((self.peak * decay(now.saturating_sub(self.at).0 as f64 / TAU_NANOS)).round() as u64)
+            Nanos((self.peak * decay(now.saturating_sub(self.at).0 as f64 * PER_TAU)).round() as u64)
         })
     }
 
     /// The share of recent calls expected to fail, 0 to 1.
     pub fn failure_share(&self, now: Nanos) -> f64 {
-        let kept = decay(now.saturating_sub(self.at).0 as f64 / TAU_NANOS) as f32;
+        let kept = decay(now.saturating_sub(self.at).0 as f64 * PER_TAU) as f32;
         f64::from(self.failures * kept / (self.calls * kept + IMAGINARY_CALLS))
     }
 
@@ -149,7 +149,7 @@ impl Latency {
     pub(crate) fn cost(&self, now: Nanos) -> Option<f64> {
         let never = self.peak == 0.0 && self.failures == 0.0 && self.rest_until <= now;
         (!never).then(|| {
-            let kept = decay(now.saturating_sub(self.at).0 as f64 / TAU_NANOS);
+            let kept = decay(now.saturating_sub(self.at).0 as f64 * PER_TAU);
             let share = self.failures * kept as f32 / (self.calls * kept as f32 + IMAGINARY_CALLS);
             self.peak * kept
                 + f64::from(share) * FAILURE_COST_NANOS

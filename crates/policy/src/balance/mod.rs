@@ -227,7 +227,7 @@ impl Balancer {
         let hash = if hashing { ask.hash.map_or_else(|| rng.next_u64(), scatter) } else { 0 };
         let chosen = match view.groups.len() {
             0 => return Err(NoPick::NoneAvailable),
-            1 => 0,
+            _ if view.groups[0].until == 1 << 32 => 0,
             _ => {
                 // A key keeps its zone as well as its instance.
                 let point = (if hashing { scatter(hash) } else { rng.next_u64() }) >> 32;
