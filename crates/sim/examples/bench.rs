@@ -3,7 +3,7 @@
 //! Each line of `--json` is one measurement: {"bench", "events_per_second", "ratio", "spread"}. `ratio` is against the
 //! baseline `plain M/M/1 loop`: a binary heap, a queue of arrival times and a sum of waits, with nothing else to carry.
 
-use sim::{Event, EventQueue};
+use sim::{Event, EventQueue, Options, Plan};
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 use units::{Histogram, Nanos, Rng};
@@ -95,6 +95,35 @@ fn engine(seed: u64, with_timers: bool) -> u64 {
     count
 }
 
+/// A file's text, ready to run.
+fn plan(text: &str) -> Plan {
+    let loaded = model::load::load_str(text);
+    let system = loaded.system().unwrap_or_else(|| panic!("a bench's own file: {:?}", loaded.diagnostics));
+    sim::compile(system, &|file| Err(format!("`{file}` is not read")))
+        .expect("a bench's own file can be forecast")
+}
+
+fn world(plan: &Plan, seed: u64, seconds: u64) -> u64 {
+    let options = Options {
+        seed,
+        runs: 1,
+        duration: Some(Nanos::from_secs(seconds)),
+        warm_up: Some(Nanos::ZERO),
+        ..Options::default()
+    };
+    sim::forecast(plan, &options, &|_| true).expect("it is stable").total.events
+}
+
+/// M/M/1 as a file would say it: users, a policy, a network and a service.
+const WORLD_MM1: &str = "isobar: 1
+services:
+  api: {concurrency: 1, queue: unbounded, operations: {read: exponential(mean 1ms)}}
+traffic:
+  users: {to: api \"read\", rate: 800/s}
+";
+
+const SHOP: &str = include_str!("../../../examples/shop/isobar.yaml");
+
 /// The best and the middle of several runs: the best is the machine, the distance to the middle its noise.
 fn measure(run: impl Fn(u64) -> u64) -> (f64, f64) {
     let mut rates: Vec<f64> = (0..7)
@@ -111,10 +140,13 @@ fn measure(run: impl Fn(u64) -> u64) -> (f64, f64) {
 #[allow(clippy::print_stdout, reason = "a bench talks to a person or to a script")]
 fn main() {
     let json = std::env::args().any(|arg| arg == "--json");
-    let benches: [(&str, &dyn Fn(u64) -> u64); 3] = [
+    let (mm1, shop) = (plan(WORLD_MM1), plan(SHOP));
+    let benches: [(&str, &dyn Fn(u64) -> u64); 5] = [
         ("plain M/M/1 loop", &plain_loop),
         ("engine M/M/1", &|seed| engine(seed, false)),
         ("engine M/M/1, a time-out each", &|seed| engine(seed, true)),
+        ("world M/M/1 from a file", &|seed| world(&mm1, seed, 300)),
+        ("the shop, every policy on", &|seed| world(&shop, seed, 30)),
     ];
     let mut baseline = None;
     for (name, run) in benches {

@@ -188,14 +188,23 @@ pub(crate) fn expected_hit_rate(plan: &CachePlan) -> f64 {
     if let Some(hit_rate) = plan.hit_rate {
         return hit_rate;
     }
-    let keys = plan.keys.unwrap_or(plan.capacity).clamp(1, 200_000);
+    let keys = plan.keys.unwrap_or(plan.capacity).clamp(1, KEYS_MAX);
     let capacity = f64::from(plan.capacity.clamp(1, keys));
     if capacity >= f64::from(keys) {
         return 1.0;
     }
-    let popularity: Vec<f64> = (1..=keys).map(|rank| math::pow(f64::from(rank), -plan.zipf)).collect();
-    let sum: f64 = popularity.iter().sum();
-    let filled = |t: f64| popularity.iter().map(|p| 1.0 - math::exp(-p / sum * t)).sum::<f64>();
+    // Far from the head neighbours are alike: they are taken in groups that grow with their rank.
+    let mut groups: Vec<(f64, f64)> = Vec::new();
+    let (mut rank, mut sum) = (1u32, 0.0);
+    while rank <= keys {
+        let size = (rank / 200).max(1).min(keys - rank + 1);
+        let middle = f64::from(rank) + 0.5 * f64::from(size - 1);
+        let popularity = math::pow(middle, -plan.zipf);
+        sum += popularity * f64::from(size);
+        groups.push((popularity, f64::from(size)));
+        rank += size;
+    }
+    let filled = |t: f64| groups.iter().map(|(p, n)| n * (1.0 - math::exp(-p / sum * t))).sum::<f64>();
     let (mut low, mut high) = (0.0, 1.0);
     while filled(high) < capacity && high < 1e15 {
         high *= 2.0;
@@ -204,7 +213,7 @@ pub(crate) fn expected_hit_rate(plan: &CachePlan) -> f64 {
         let middle = 0.5 * (low + high);
         if filled(middle) < capacity { low = middle } else { high = middle }
     }
-    popularity.iter().map(|p| p / sum * (1.0 - math::exp(-p / sum * high))).sum()
+    groups.iter().map(|(p, n)| n * p / sum * (1.0 - math::exp(-p / sum * high))).sum()
 }
 
 #[cfg(test)]

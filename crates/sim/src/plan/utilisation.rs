@@ -32,13 +32,16 @@ pub fn demands(plan: &Plan, load: f64) -> Vec<Demand> {
             asked[operation as usize] += load * peak(*rate, shape);
         }
     }
+    // Worked out once: a cache of many keys takes a while to judge.
+    let hits: Vec<f64> =
+        plan.stations.iter().map(|it| it.cache.as_ref().map_or(0.0, expected_hit_rate)).collect();
     let mut rates = asked.clone();
     let mut holding = vec![0.0; operations];
     for _ in 0..ROUNDS {
         let mut next = asked.clone();
         let mut held = vec![0.0; operations];
         for (index, operation) in plan.operations.iter().enumerate() {
-            let misses = 1.0 - hit_rate(plan, operation.station);
+            let misses = 1.0 - hits[operation.station as usize];
             held[index] = operation.law.mean_nanos() / 1e9;
             for step in operation.script.iter() {
                 held[index] += misses
@@ -101,10 +104,6 @@ fn walk(plan: &Plan, step: &Step, rate: f64, holding: &[f64], rates: &mut [f64])
             if call.detached { 0.0 } else { time }
         }
     }
-}
-
-fn hit_rate(plan: &Plan, station: u32) -> f64 {
-    plan.stations[station as usize].cache.as_ref().map_or(0.0, expected_hit_rate)
 }
 
 /// The highest rate of a load that moves.
