@@ -8,10 +8,14 @@
 //! **Invariant:** no clock. Moments are arguments, so a test and a replay see what a live system saw.
 //! **Invariant:** everything has a limit, a policy when full, and a counter that says so.
 
+pub mod app;
 pub mod exposition;
 pub mod filter;
+pub mod forwarding;
 pub mod freshness;
+pub mod fuzz;
 pub mod http;
+pub mod hystrix;
 pub mod ids;
 pub mod json;
 pub mod metrics;
@@ -22,4 +26,6 @@ pub mod slo;
 pub mod span;
 pub mod traces;
 pub mod tree;
+pub mod views;
+pub mod vizceral;
 pub mod zipkin;

@@ -25,6 +25,9 @@ pub use sparse::Sparse;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Counter {
+    // First, because nearly every series has these two and low numbers are stored in fewer bytes.
+    RequestBytes,
+    ResponseBytes,
     Retries,
     Hedges,
     Timeouts,
@@ -34,8 +37,6 @@ pub enum Counter {
     /// Refused by a limit or a full queue.
     Shed,
     Faults,
-    RequestBytes,
-    ResponseBytes,
     QueueWaitNanos,
     PoolWaitNanos,
 }
@@ -43,6 +44,8 @@ pub enum Counter {
 impl Counter {
     pub const COUNT: usize = 11;
     pub const ALL: [Self; Self::COUNT] = [
+        Self::RequestBytes,
+        Self::ResponseBytes,
         Self::Retries,
         Self::Hedges,
         Self::Timeouts,
@@ -50,8 +53,6 @@ impl Counter {
         Self::BreakerRefused,
         Self::Shed,
         Self::Faults,
-        Self::RequestBytes,
-        Self::ResponseBytes,
         Self::QueueWaitNanos,
         Self::PoolWaitNanos,
     ];
