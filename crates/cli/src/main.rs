@@ -15,6 +15,7 @@ mod input;
 mod logs;
 mod output;
 mod ps;
+mod schema;
 mod services;
 mod up;
 
@@ -42,6 +43,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Check(check::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     Graph(graph::Args),
     Import(import::Args),
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
     let terminal = output::Terminal::new(cli.color);
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, terminal),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Graph(args) => graph::run(&args, terminal),
         Verb::Import(args) => import::run(&args, terminal),

@@ -19,6 +19,7 @@ pub mod place;
 mod policy_in_force;
 pub mod render;
 pub mod resolve;
+pub mod schema;
 pub mod span;
 pub mod system;
 pub mod text;

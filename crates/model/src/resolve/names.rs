@@ -204,6 +204,11 @@ impl<'n> Resolver<'n, '_> {
         None
     }
 
+    /// Names for a suggestion, or none once suggestions are used up.
+    fn worth_listing(&self, gather: impl FnOnce(&Names<'n>) -> Vec<&'n str>) -> Vec<&'n str> {
+        if self.comparisons_left > 0 { gather(&self.names) } else { Vec::new() }
+    }
+
     fn undefined(
         &mut self,
         code: &'static str,
@@ -241,7 +246,7 @@ impl<'n> Resolver<'n, '_> {
             return Some(At::new(Id::new(id), text.span));
         }
         if !self.names.teams_hole {
-            let known: Vec<&str> = self.names.teams.names().collect();
+            let known = self.worth_listing(|names| names.teams.names().collect());
             self.undefined(
                 "E0303",
                 "team",
@@ -259,7 +264,7 @@ impl<'n> Resolver<'n, '_> {
             return Some(Id::new(id));
         }
         if !self.names.services_hole {
-            let known: Vec<&str> = self.names.services.names().collect();
+            let known = self.worth_listing(|names| names.services.names().collect());
             self.undefined(
                 "E0301",
                 "service",
@@ -347,7 +352,8 @@ impl<'n> Resolver<'n, '_> {
             return Some(Caller::Gateway(Id::new(id)));
         }
         if !self.names.services_hole && !self.names.gateways_hole {
-            let known: Vec<&str> = self.names.services.names().chain(self.names.gateways.names()).collect();
+            let known =
+                self.worth_listing(|names| names.services.names().chain(names.gateways.names()).collect());
             self.undefined(
                 "E0305",
                 "service or gateway",
@@ -378,7 +384,7 @@ impl<'n> Resolver<'n, '_> {
             return Some(Id::new(id));
         }
         if !self.names.traffic_hole {
-            let known: Vec<&str> = self.names.traffic.names().collect();
+            let known = self.worth_listing(|names| names.traffic.names().collect());
             self.undefined(
                 "E0307",
                 "traffic",

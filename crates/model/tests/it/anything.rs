@@ -5,7 +5,7 @@ use model::load::load_str;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-const GOOD: &str = include_str!("everything.yaml");
+pub(crate) const GOOD: &str = include_str!("everything.yaml");
 
 /// Pieces that YAML and our small languages care about: random bytes alone rarely get past the first line.
 fn piece() -> impl Strategy<Value = String> {
@@ -117,7 +117,7 @@ fn one_slip_is_few_mistakes() {
 }
 
 /// Plain keys at the beginning of lines and inside braces.
-fn keys(text: &str) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn keys(text: &str) -> impl Iterator<Item = (usize, usize)> {
     text.match_indices(": ").chain(text.match_indices(":\n")).filter_map(|(at, _)| {
         let start = text[..at]
             .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))

@@ -4,3 +4,4 @@ mod accepts;
 mod anything;
 mod bad;
 mod mistakes;
+mod schema;
