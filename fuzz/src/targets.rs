@@ -10,6 +10,9 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "quantities", corpus: "quantities", run: quantities },
     Target { name: "check", corpus: "check", run: model::fuzz::fuzz_check },
+    Target { name: "import-spigo", corpus: "spigo", run: model::fuzz::fuzz_spigo },
+    Target { name: "import-compose", corpus: "compose", run: model::fuzz::fuzz_compose },
+    Target { name: "draw", corpus: "draw", run: model::fuzz::fuzz_draw },
 ];
 
 /// Every quantity parses or says why not, and what it prints parses back to itself.

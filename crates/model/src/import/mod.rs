@@ -39,7 +39,9 @@ pub struct Dropped {
 
 impl Dropped {
     fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { path: path.into(), reason: reason.into() }
+        let path = path.into();
+        // A key may be empty; a place may not.
+        Self { path: if path.is_empty() { "\"\"".into() } else { path }, reason: reason.into() }
     }
 }
 

@@ -226,7 +226,7 @@ fn read_run(reader: &mut Reader, path: &str, parts: &Parts<'_>, service: &mut Se
             Some([entrypoint, command.unwrap_or_default()].join(" ").trim().to_string())
         }
     };
-    let Some(line) = line.filter(|it| !it.is_empty()) else {
+    let Some(line) = line.filter(|it| !it.trim().is_empty()) else {
         reader.drop(
             format!("{path}.build"),
             format!("the command that starts it is in the image: {synthetic}"),
@@ -235,8 +235,12 @@ fn read_run(reader: &mut Reader, path: &str, parts: &Parts<'_>, service: &mut Se
         return;
     };
     let mut run = Map::new();
-    run.add("command", text(line));
-    if let Some(dir) = context.filter(|it| it != ".") {
+    let notes = match parts.entrypoint {
+        None => vec!["if the image has an entrypoint, it belongs in front".to_string()],
+        Some(_) => Vec::new(),
+    };
+    run.add_noted(notes, "command", text(line));
+    if let Some(dir) = context.filter(|it| !it.trim().is_empty() && it != ".") {
         // A build may come from a repository elsewhere.
         if dir.contains("://") || dir.starts_with("git@") {
             reader.drop(
@@ -564,6 +568,8 @@ fn env_files(reader: &mut Reader, path: &str, node: &Node) -> Vec<String> {
             None => files.extend(reader.settled_node(&path, item)),
         }
     }
+    // An empty name comes of a variable that was written without its dollar; no file is meant.
+    files.retain(|it| !it.trim().is_empty());
     files
 }
 
