@@ -70,7 +70,8 @@ pub(super) fn over_capacity(facts: &Facts<'_>, report: &mut Report<'_>) {
         found
             .say(if utilisation > 1.0 { "more work than it can do" } else { "close to its limit" })
             .fix(format!(
-                "{} replicas would be {} busy; or do less work for each request, or raise `concurrency` if its machine has room",
+                "{} replicas would be {} busy; or do less work for each request, or raise \
+                `concurrency` if its machine has room",
                 needed,
                 words::share(busy / (slots * needed))
             ))
@@ -112,7 +113,8 @@ pub(super) fn zone_loss(facts: &Facts<'_>, report: &mut Report<'_>) {
         let found = report.push(
             service.replicas.span.unwrap_or(service.name.span),
             format!(
-                "without zone `{}`, `{name}` has {} of {total} instances left, and the declared traffic is {} of what they can do",
+                "without zone `{}`, `{name}` has {} of {total} instances left, and the declared \
+                traffic is {} of what they can do",
                 zone_name(facts.system, fullest),
                 total - f64::from(lost),
                 words::share(overload)
@@ -142,7 +144,10 @@ pub(super) fn unbounded_queue(facts: &Facts<'_>, report: &mut Report<'_>) {
         report
             .push(service.queue.span, format!("the queue in front of `{name}` has no bound"))
             .say("grows until memory ends")
-            .fix("bound it to what can be answered in time, about `concurrency` × timeout ÷ work, such as `queue: 128`");
+            .fix(
+                "bound it to what can be answered in time, about `concurrency` × timeout ÷ work, \
+                such as `queue: 128`",
+            );
     }
 }
 
@@ -178,7 +183,8 @@ pub(super) fn breaker_never_trips(facts: &Facts<'_>, report: &mut Report<'_>) {
             .push(
                 place,
                 format!(
-                    "the breaker of {names} can never trip: an instance of `{}` makes about {} calls in {window}, and it asks for {requests_min}",
+                    "the breaker of {names} can never trip: an instance of `{}` makes about {} \
+                    calls in {window}, and it asks for {requests_min}",
                     facts.graph.caller_name(caller),
                     words::figure(seen)
                 ),
@@ -238,7 +244,8 @@ pub(super) fn rate_limit_below_traffic(facts: &Facts<'_>, report: &mut Report<'_
             .push(
                 place,
                 format!(
-                    "`{}` may ask `{}` {}, but the declared traffic is {}: {} is refused when nothing is wrong",
+                    "`{}` may ask `{}` {}, but the declared traffic is {}: {} is refused when \
+                    nothing is wrong",
                     facts.graph.caller_name(caller),
                     facts.name(callee),
                     words::rate(allowed),
@@ -300,14 +307,16 @@ pub(super) fn miss_storm(facts: &Facts<'_>, report: &mut Report<'_>) {
             .push(
                 facts.system.services[cache].name.span,
                 format!(
-                    "while `{cache_name}` is empty, `{name}` is asked {} of what it can do ({} when the cache is warm)",
+                    "while `{cache_name}` is empty, `{name}` is asked {} of what it can do ({} when \
+                    the cache is warm)",
                     words::share(when_cold),
                     words::share(busy / capacity)
                 ),
             )
             .say(format!("without it, `{name}` is overloaded and the cache cannot fill"))
             .fix(format!(
-                "limit what reaches `{name}` (`edges: {{\"* -> {name}\": {{concurrency: ...}}}}`) so that it keeps answering, or give it room for a cold start"
+                "limit what reaches `{name}` (`edges: {{\"* -> {name}\": {{concurrency: ...}}}}`) \
+                so that it keeps answering, or give it room for a cold start"
             ))
             .see(Some(service.name.span), "behind the cache");
     }

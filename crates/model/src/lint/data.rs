@@ -53,7 +53,10 @@ pub(super) fn two_writers(facts: &Facts<'_>, report: &mut Report<'_>) {
         );
         found
             .say("a second writer")
-            .fix(format!("let one service own `{name}` and the others ask it, or say `shared: true` on the store if this is meant"))
+            .fix(format!(
+                "let one service own `{name}` and the others ask it, or say `shared: true` \
+                on the store if this is meant"
+            ))
             .see(Some(facts.graph.edges[writers[0].1].span), "the first writer")
             .see(Some(facts.system.services[store].name.span), "the store");
         if !certain {
@@ -111,7 +114,10 @@ pub(super) fn quorum_lost_with_zone(facts: &Facts<'_>, report: &mut Report<'_>) 
         report
             .push(
                 service.replicas.span.unwrap_or(service.name.span),
-                format!("losing zone `{zone}` takes {most} of the {copies} copies in `{name}`: no majority is left, so it stops"),
+                format!(
+                    "losing zone `{zone}` takes {most} of the {copies} copies in `{name}`: no \
+                    majority is left, so it stops"
+                ),
             )
             .say("too few zones for a quorum")
             .fix("keep 3 copies in 3 zones (replicas in each of them)");

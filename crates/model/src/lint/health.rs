@@ -21,9 +21,15 @@ pub(super) fn no_check(facts: &Facts<'_>, report: &mut Report<'_>) {
         match (&service.health.check, service.health.span) {
             (Check::None, place) if !report.accepts(Subject::Service(id)) => {
                 report
-                    .push(place.unwrap_or(service.name.span), format!("nothing checks the health of `{name}`"))
+                    .push(
+                        place.unwrap_or(service.name.span),
+                        format!("nothing checks the health of `{name}`"),
+                    )
                     .say("a hanging instance keeps its traffic")
-                    .fix("ask it something that needs its main work to answer, such as `health: {path: /healthz, every: 2s}`");
+                    .fix(
+                        "ask it something that needs its main work to answer, such as `health: \
+                        {path: /healthz, every: 2s}`",
+                    );
             }
             // What stands in no zone is a provider's: its names, its balancers, its buckets.
             (Check::Tcp, None)
@@ -40,7 +46,13 @@ pub(super) fn no_check(facts: &Facts<'_>, report: &mut Report<'_>) {
         let names = words::list(only_connects.iter().map(|it| &it.name.value));
         let is = if only_connects.len() == 1 { "is" } else { "are" };
         report
-            .push(first.name.span, format!("{names} {is} only checked by connecting: an instance that accepts and never answers counts as healthy"))
+            .push(
+                first.name.span,
+                format!(
+                    "{names} {is} only checked by connecting: an instance \
+                    that accepts and never answers counts as healthy"
+                ),
+            )
             .say("no `health`")
             .fix("say `health: {path: /healthz}` for HTTP or `health: {grpc: true}` for gRPC")
             .grade(Severity::Note);

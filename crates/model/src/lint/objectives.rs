@@ -130,7 +130,8 @@ pub(super) fn latency_below_work(facts: &Facts<'_>, report: &mut Report<'_>) {
                 .push(
                     limit.span,
                     format!(
-                        "`{}` promises {} for {share} of its requests, but the median work of {} takes {} already",
+                        "`{}` promises {} for {share} of its requests, but the median work of {} \
+                        takes {} already",
                         service.name.value,
                         limit.value,
                         graph.node_name(slowest),
@@ -180,7 +181,10 @@ pub(super) fn sheddable_dependency(facts: &Facts<'_>, report: &mut Report<'_>) {
         report
             .push(
                 graph.edges[at].span,
-                format!("`{caller}` cannot answer without `{callee_name}`, whose work is dropped first under overload"),
+                format!(
+                    "`{caller}` cannot answer without `{callee_name}`, whose work is dropped \
+                    first under overload"
+                ),
             )
             .say("a hard dependency on sheddable work")
             .fix("make the call `optional` with a `fallback`, or raise its priority")

@@ -51,7 +51,10 @@ pub(super) fn no_owner(facts: &Facts<'_>, report: &mut Report<'_>) {
         report
             .push(first.name.span, format!("nobody owns {names}: the file names no teams"))
             .say("no `team`")
-            .fix("say who is asked: `teams: {shop: {contact: \"#shop\"}}`, and `team: shop` on each service")
+            .fix(
+                "say who is asked: `teams: {shop: {contact: \"#shop\"}}`, and `team: shop` on each \
+                service",
+            )
             .grade(Severity::Note);
         return;
     }

@@ -52,7 +52,13 @@ pub(super) fn one_replica(facts: &Facts<'_>, report: &mut Report<'_>) {
         let names = words::list(unsaid.iter().map(|it| &it.name.value));
         let has = if unsaid.len() == 1 { "has" } else { "have" };
         report
-            .push(first.name.span, format!("{names} {has} one instance, because the file does not say how many: every restart is an outage"))
+            .push(
+                first.name.span,
+                format!(
+                    "{names} {has} one instance, because the file does not \
+                    say how many: every restart is an outage"
+                ),
+            )
             .say("no `replicas`, so one")
             .fix("say `replicas: 2` or more, at best one for each zone");
     }
@@ -175,11 +181,26 @@ pub(super) fn locality_gap(facts: &Facts<'_>, report: &mut Report<'_>) {
         report
             .push(
                 gap.place,
-                format!("in {}, `{caller_name}` has no `{callee_name}` that it may call", words::list(&gap.places)),
+                format!(
+                    "in {}, `{caller_name}` has no `{callee_name}` that it \
+                    may call",
+                    words::list(&gap.places)
+                ),
             )
             .say(gap.why)
-            .fix(format!("place `{callee_name}` wherever `{caller_name}` stands, or let the call leave (`locality: prefer-zone`, `reach: any`, `discovery: everywhere`)"))
-            .see(Some(facts.system.services[callee].replicas.span.unwrap_or(facts.system.services[callee].name.span)), "its instances");
+            .fix(format!(
+                "place `{callee_name}` wherever `{caller_name}` stands, or let the call \
+                leave (`locality: prefer-zone`, `reach: any`, `discovery: everywhere`)"
+            ))
+            .see(
+                Some(
+                    facts.system.services[callee]
+                        .replicas
+                        .span
+                        .unwrap_or(facts.system.services[callee].name.span),
+                ),
+                "its instances",
+            );
     }
 }
 

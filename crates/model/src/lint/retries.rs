@@ -66,9 +66,11 @@ pub(super) fn multiply(facts: &Facts<'_>, report: &mut Report<'_>) {
             _ => format!("the last of {layers} layers that retry"),
         });
         found.fix(if budgeted {
-            "retry in one layer only, the one next to the failure (`retry: none` elsewhere); budgets keep the sum bounded meanwhile"
+            "retry in one layer only, the one next to the failure (`retry: none` elsewhere); \
+            budgets keep the sum bounded meanwhile"
         } else {
-            "retry in one layer only, the one next to the failure (`retry: none` elsewhere), and give it a budget"
+            "retry in one layer only, the one next to the failure (`retry: none` elsewhere), and \
+            give it a budget"
         });
         if budgeted {
             found.grade(Severity::Note);
@@ -156,9 +158,18 @@ pub(super) fn not_idempotent(facts: &Facts<'_>, report: &mut Report<'_>) {
         let what = words::list(edges.iter().map(|at| facts.graph.node_name(facts.graph.edges[*at].to)));
         let operation = facts.graph.operation(facts.graph.edges[edges[0]].to);
         report
-            .push(place(facts, set_by, &edges), format!("{what} is not idempotent, and a failed attempt is repeated: it may happen twice"))
+            .push(
+                place(facts, set_by, &edges),
+                format!(
+                    "{what} is not idempotent, and a failed \
+                    attempt is repeated: it may happen twice"
+                ),
+            )
             .say("`non_idempotent: true` repeats it all the same")
-            .fix("make it idempotent (a key the callee remembers) and say `idempotent: true` on the operation, or `retry: none` here")
+            .fix(
+                "make it idempotent (a key the callee remembers) and say `idempotent: true` on the \
+                operation, or `retry: none` here",
+            )
             .see(operation.map(|it| it.span), "declared here");
     }
     // Somebody asked for retries on this very edge and will not get them.
@@ -181,9 +192,18 @@ pub(super) fn not_idempotent(facts: &Facts<'_>, report: &mut Report<'_>) {
     for (set_by, edges) in vain {
         let what = words::list(edges.iter().map(|at| facts.graph.node_name(facts.graph.edges[*at].to)));
         report
-            .push(place(facts, set_by, &edges), format!("a retry is asked for {what}, which is not idempotent: only attempts that never reached it are repeated"))
+            .push(
+                place(facts, set_by, &edges),
+                format!(
+                    "a retry is asked for {what}, which is not \
+                    idempotent: only attempts that never reached it are repeated"
+                ),
+            )
             .say("repeats less than it seems to")
-            .fix("say `idempotent: true` on the operation if a second execution is harmless, or `retry: none` here")
+            .fix(
+                "say `idempotent: true` on the operation if a second execution is harmless, or \
+                `retry: none` here",
+            )
             .grade(Severity::Note);
     }
 }
@@ -216,7 +236,8 @@ pub(super) fn hedge_too_late(facts: &Facts<'_>, report: &mut Report<'_>) {
             .push(
                 place(facts, set_by, &edges),
                 format!(
-                    "the hedge of {names} would leave after {after}, but the caller gives up after {timeout}"
+                    "the hedge of {names} would leave after {after}, but the caller gives up after \
+                    {timeout}"
                 ),
             )
             .say("never sent")
@@ -256,10 +277,16 @@ pub(super) fn per_try_not_below_timeout(facts: &Facts<'_>, report: &mut Report<'
         report
             .push(
                 place(facts, set_by, &edges),
-                format!("one attempt at {names} may take {per_try}, and all of them together {timeout}: a slow first attempt leaves no time for a second"),
+                format!(
+                    "one attempt at {names} may take {per_try}, and all of them together \
+                    {timeout}: a slow first attempt leaves no time for a second"
+                ),
             )
             .say(format!("`per_try` is not below the timeout of {timeout}"))
-            .fix(format!("set `per_try` to about {}", words::time(timeout.as_secs_f64() / attempts as f64 * 0.9)))
+            .fix(format!(
+                "set `per_try` to about {}",
+                words::time(timeout.as_secs_f64() / attempts as f64 * 0.9)
+            ))
             .see(facts.timeout(edges[0]).1, "the timeout, all attempts included");
     }
 }
@@ -273,7 +300,13 @@ pub(super) fn on_timeout_too_late(facts: &Facts<'_>, report: &mut Report<'_>) {
         let names = names(facts, &edges);
         let timeout = facts.timeout(edges[0]).0.unwrap_or_default();
         report
-            .push(place(facts, set_by, &edges), format!("{names} retries on timeout, but the first attempt may use up all {timeout}: nothing is left for a second"))
+            .push(
+                place(facts, set_by, &edges),
+                format!(
+                    "{names} retries on timeout, but the first \
+                    attempt may use up all {timeout}: nothing is left for a second"
+                ),
+            )
             .say("no `per_try`")
             .fix("add `per_try`, shorter than the timeout divided by `attempts`")
             .see(facts.timeout(edges[0]).1, "the timeout, all attempts included");
@@ -288,7 +321,8 @@ pub(super) fn without_jitter(facts: &Facts<'_>, report: &mut Report<'_>) {
             .push(
                 place(facts, set_by, &edges),
                 format!(
-                    "retries of {names} wait without jitter: callers that failed together come back together"
+                    "retries of {names} wait without jitter: callers that failed together come back \
+                    together"
                 ),
             )
             .say("`jitter: none`")

@@ -65,10 +65,17 @@ pub(super) fn deep_chain(facts: &Facts<'_>, report: &mut Report<'_>) {
     report
         .push(
             first_call.unwrap_or(facts.system.services[chain[0]].span),
-            format!("{} wait for each other in a row: {told}{also}", words::count(depth[deepest.index()] as usize, "call")),
+            format!(
+                "{} wait for each other in a row: \
+                {told}{also}",
+                words::count(depth[deepest.index()] as usize, "call")
+            ),
         )
         .say(format!("the first of {}", words::count(depth[deepest.index()] as usize, "call")))
-        .fix("let a caller call two of them itself, keep a copy of the data nearer, or hand the work to a queue");
+        .fix(
+            "let a caller call two of them itself, keep a copy of the data nearer, or hand the \
+            work to a queue",
+        );
 }
 
 /// L012. Services that wait for each other in a circle fail together, start badly and can use up each other's slots.
@@ -129,9 +136,17 @@ pub(super) fn cycle(facts: &Facts<'_>, report: &mut Report<'_>) {
         } else {
             String::new()
         };
-        let found = report
-            .push(graph.edges[last].span, format!("services wait for each other in a circle: {told}{more}"));
-        found.say("closes the circle").fix("turn one call around (events through a queue, `detached: true`), or move what both need into a third service");
+        let found = report.push(
+            graph.edges[last].span,
+            format!(
+                "services wait for each other in a circle: \
+                {told}{more}"
+            ),
+        );
+        found.say("closes the circle").fix(
+            "turn one call around (events through a queue, \
+            `detached: true`), or move what both need into a third service",
+        );
         if let Some(opens) = edges.first().filter(|it| **it != last) {
             found.see(Some(graph.edges[*opens].span), "it begins here");
         }
@@ -209,11 +224,14 @@ pub(super) fn optional_unguarded(facts: &Facts<'_>, report: &mut Report<'_>) {
             ),
             (true, false) => (
                 "no timeout",
-                "give the edge a short `timeout`: an answer that does without it should not wait long for it",
+                "give the edge a short `timeout`: an answer that does without it should not wait \
+                long for it",
             ),
-            (false, _) => {
-                ("no fallback", "say what is shown instead: `fallback: empty`, a word, or `{call: SERVICE}`")
-            }
+            (false, _) => (
+                "no fallback",
+                "say what is shown instead: `fallback: empty`, a word, or `{call: \
+                SERVICE}`",
+            ),
         };
         let found = report
             .push(edge.span, format!("`{caller}` can do without `{callee}`, but this call has {lacks}"));

@@ -60,7 +60,8 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         let (message, label) = if pairs.len() == 1 {
             (
                 format!(
-                    "`{caller}` gives up on `{callee}` after {limit}, but `{callee}` may itself wait {may_wait} for {waited_for}"
+                    "`{caller}` gives up on `{callee}` after {limit}, but `{callee}` may itself \
+                    wait {may_wait} for {waited_for}"
                 ),
                 "not longer than what it waits for".to_string(),
             )
@@ -77,7 +78,8 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         let names = words::list(edges.iter().map(|at| facts.edge_name(*at)));
         let found = report.push(place, message);
         found.say(label).fix(format!(
-            "give callers more time than their callees: more than {may_wait} for `{}`, or less for the calls below it{}",
+            "give callers more time than their callees: more than {may_wait} for `{}`, or less for \
+            the calls below it{}",
             facts.edge_name(worst),
             if pairs.len() == 1 { String::new() } else { format!(" (it concerns {names})") },
         ));
@@ -91,7 +93,8 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         let found = report.push(
             span.unwrap_or(edge.span),
             format!(
-                "`{}` gives up on `{callee}` after {limit}, less than the attempts `{callee}` is allowed for {} if each took its whole timeout ({})",
+                "`{}` gives up on `{callee}` after {limit}, less than the attempts `{callee}` is \
+                allowed for {} if each took its whole timeout ({})",
                 graph.caller_name(edge.caller),
                 waited_for(facts, edge.to),
                 words::time(waits[edge.to.index()].naive),
@@ -99,7 +102,10 @@ pub(super) fn inversion(facts: &Facts<'_>, report: &mut Report<'_>) {
         );
         found
             .say("shorter than all attempts below it")
-            .fix("a timeout covers all attempts together, so today the first slow attempt uses it up: say `per_try` on the retry, and give the caller more time than `attempts` × `per_try`")
+            .fix(
+                "a timeout covers all attempts together, so today the first slow attempt uses it \
+                up: say `per_try` on the retry, and give the caller more time than `attempts` × `per_try`",
+            )
             .see(first_limit_below(facts, edge.to), "the callee waits this long, all attempts included")
             .grade(Severity::Note);
     }

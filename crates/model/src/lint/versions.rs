@@ -105,7 +105,16 @@ pub(super) fn lockstep(facts: &Facts<'_>, report: &mut Report<'_>) {
     }
     let names = words::list(pinned.iter().map(|it| facts.name(*it)));
     report
-        .push(place, format!("every call of {names} is pinned to {version}: none of them can be released without the others"))
+        .push(
+            place,
+            format!(
+                "every call of {names} is pinned to {version}: none of them can be \
+                released without the others"
+            ),
+        )
         .say("the same pin everywhere")
-        .fix("leave `version` out where the interface has not changed, and let both versions run during a release");
+        .fix(
+            "leave `version` out where the interface has not changed, and let both versions run \
+            during a release",
+        );
 }

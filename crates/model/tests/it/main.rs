@@ -3,5 +3,6 @@
 mod accepts;
 mod anything;
 mod bad;
+mod examples;
 mod mistakes;
 mod schema;
