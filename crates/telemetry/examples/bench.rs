@@ -303,12 +303,9 @@ fn memory(rate: u64) -> bool {
     report("  frames that gave up resolution", usage.coarsened as f64, "", None);
     report("  worst time to take one frame", worst, "ms", None);
     let began = clock();
-    let points = history.range(
-        Nanos::from_secs(seconds - 900),
-        Nanos::from_secs(seconds),
-        Nanos::from_secs(1),
-        |it| (it.0 == 77).then_some(false),
-    );
+    let one = [(ids[77], false)];
+    let points =
+        history.range(Nanos::from_secs(seconds - 900), Nanos::from_secs(seconds), Nanos::from_secs(1), &one);
     report(
         &format!("  one series over 15 minutes ({} points)", points.len()),
         began.elapsed().as_secs_f64() * 1e3,

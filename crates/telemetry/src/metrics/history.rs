@@ -25,10 +25,10 @@ impl Default for HistorySettings {
         Self {
             fine: Nanos::from_secs(1),
             fine_frames: 900,
-            fine_bytes_max: 72 << 20,
+            fine_bytes_max: 64 << 20,
             coarse: Nanos::from_secs(10),
             coarse_frames: 2_160,
-            coarse_bytes_max: 128 << 20,
+            coarse_bytes_max: 160 << 20,
         }
     }
 }
@@ -77,26 +77,41 @@ impl Stored {
 
     fn encode<'a>(
         turn: u64,
-        shift: u8,
-        deltas: impl Iterator<Item = (SeriesId, &'a Sparse, &'a Counters)>,
+        entries: impl Iterator<Item = (SeriesId, &'a Sparse, &'a Counters)> + Clone,
     ) -> Self {
-        let (mut blob, mut index, mut last) = (Vec::new(), Vec::new(), 0u32);
-        for (at, (series, latency, counters)) in deltas.enumerate() {
-            if at % INDEX_EVERY == 0 {
-                index.push((series.0, blob.len() as u32));
-                last = 0;
-            }
-            put_varint(&mut blob, u64::from(series.0 - last));
-            last = series.0;
-            if latency.shift < shift {
+        // Latencies that arrived coarse make the whole frame coarse: one resolution a frame needs no byte an entry.
+        let shift = entries.clone().map(|(_, latency, _)| latency.shift).max().unwrap_or(0);
+        let mut encoder = Encoder::new(turn, shift);
+        for (series, latency, counters) in entries {
+            if latency.shift == shift {
+                encoder.push(series, latency, counters);
+            } else {
                 let mut coarse = latency.clone();
                 coarse.coarsen(shift);
-                put_entry(&mut blob, &coarse, counters);
-            } else {
-                put_entry(&mut blob, latency, counters);
+                encoder.push(series, &coarse, counters);
             }
         }
-        Self { turn, shift, blob: blob.into(), index: index.into() }
+        encoder.finish()
+    }
+
+    /// Calls `each` for the series wanted (ascending), passing over what lies between them block by block.
+    fn decode_some(&self, wanted: &[(SeriesId, bool)], mut each: impl FnMut(bool, Sparse, Counters)) {
+        let mut left = wanted;
+        while let [(first, _), ..] = left {
+            // All that may lie in the same block as the first, so that no block is read twice.
+            let block = self.index.partition_point(|(series, _)| *series <= first.0);
+            let end = self.index.get(block).map_or(u32::MAX, |(series, _)| series - 1);
+            let (here, rest) = left.split_at(left.partition_point(|(series, _)| series.0 <= end));
+            let last = here.last().map_or(first.0, |(series, _)| series.0);
+            let mut open = here.iter().peekable();
+            self.decode(first.0, last, |series, latency, counters| {
+                while open.next_if(|(wanted, _)| *wanted < series).is_some() {}
+                if let Some((_, failed)) = open.next_if(|(wanted, _)| *wanted == series) {
+                    each(*failed, latency, counters);
+                }
+            });
+            left = rest;
+        }
     }
 
     /// Calls `each` for every series within `from..=to`.
@@ -110,7 +125,7 @@ impl Stored {
                 series = 0;
             }
             at += 1;
-            let Some((gap, latency, counters)) = read_entry(&mut reader) else {
+            let Some((gap, latency, counters)) = read_entry(&mut reader, self.shift) else {
                 debug_assert!(false, "history holds bytes it cannot read");
                 return;
             };
@@ -125,14 +140,44 @@ impl Stored {
     }
 }
 
-/// Latency (resolution, buckets as gap and count in one varint, sum in microseconds), then the counters that are not
-/// zero. Microseconds, because two bytes an entry are worth more than the sum's last three digits.
+/// Builds a frame, series in ascending order.
+struct Encoder {
+    turn: u64,
+    shift: u8,
+    blob: Vec<u8>,
+    index: Vec<(u32, u32)>,
+    entries: usize,
+    last: u32,
+}
+
+impl Encoder {
+    fn new(turn: u64, shift: u8) -> Self {
+        Self { turn, shift, blob: Vec::new(), index: Vec::new(), entries: 0, last: 0 }
+    }
+
+    fn push(&mut self, series: SeriesId, latency: &Sparse, counters: &Counters) {
+        debug_assert_eq!(latency.shift, self.shift, "one resolution a frame");
+        if self.entries.is_multiple_of(INDEX_EVERY) {
+            self.index.push((series.0, self.blob.len() as u32));
+            self.last = 0;
+        }
+        self.entries += 1;
+        put_varint(&mut self.blob, u64::from(series.0 - self.last));
+        self.last = series.0;
+        put_entry(&mut self.blob, latency, counters);
+    }
+
+    fn finish(self) -> Stored {
+        Stored { turn: self.turn, shift: self.shift, blob: self.blob.into(), index: self.index.into() }
+    }
+}
+
+/// Latency (buckets as gap and count in one varint, sum in microseconds), then the counters that are not zero.
+/// Microseconds, because two bytes an entry are worth more than the sum's last three digits.
 fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
     let some_counters = counters.iter().any(|count| *count > 0);
-    let flags = u64::from(latency.shift & 7)
-        | u64::from(some_counters) << 3
-        | u64::from(latency.zero > 0) << 4
-        | (latency.buckets.len() as u64) << 5;
+    let flags =
+        u64::from(some_counters) | u64::from(latency.zero > 0) << 1 | (latency.buckets.len() as u64) << 2;
     put_varint(blob, flags);
     if latency.zero > 0 {
         put_varint(blob, latency.zero);
@@ -165,12 +210,12 @@ fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
     }
 }
 
-fn read_entry(reader: &mut Reader<'_>) -> Option<(u32, Sparse, Counters)> {
+fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(u32, Sparse, Counters)> {
     let gap = u32::try_from(reader.varint().ok()?).ok()?;
     let flags = reader.varint().ok()?;
-    let buckets = usize::try_from(flags >> 5).ok()?;
-    let mut latency = Sparse { shift: (flags & 7) as u8, ..Sparse::default() };
-    if flags & 16 != 0 {
+    let buckets = usize::try_from(flags >> 2).ok()?;
+    let mut latency = Sparse { shift, ..Sparse::default() };
+    if flags & 2 != 0 {
         latency.zero = reader.varint().ok()?;
     }
     if buckets > 0 || latency.zero > 0 {
@@ -195,7 +240,7 @@ fn read_entry(reader: &mut Reader<'_>) -> Option<(u32, Sparse, Counters)> {
         latency.buckets.push((i16::try_from(index).ok()?, count));
     }
     let mut counters = Counters::default();
-    if flags & 8 != 0 {
+    if flags & 1 != 0 {
         let set = reader.varint().ok()?;
         for (at, counter) in counters.iter_mut().enumerate() {
             if set & 1 << at != 0 {
@@ -271,7 +316,7 @@ impl Ring {
             let (latency, counters) = &open[*series as usize];
             (SeriesId(*series), latency, counters)
         });
-        let stored = Stored::encode(self.turn, 0, entries);
+        let stored = Stored::encode(self.turn, entries);
         for series in self.touched.drain(..) {
             let (latency, counters) = &mut self.open[series as usize];
             latency.buckets.clear();
@@ -310,10 +355,13 @@ impl Ring {
 
     fn coarsen(&mut self, at: usize) {
         let frame = &self.frames[at];
-        let mut entries: Vec<(SeriesId, Sparse, Counters)> = Vec::new();
-        frame.decode(0, u32::MAX, |series, latency, counters| entries.push((series, latency, counters)));
-        let borrowed = entries.iter().map(|(series, latency, counters)| (*series, latency, counters));
-        let coarse = Stored::encode(frame.turn, frame.shift + SHIFT_STEP, borrowed);
+        let shift = frame.shift + SHIFT_STEP;
+        let mut encoder = Encoder::new(frame.turn, shift);
+        frame.decode(0, u32::MAX, |series, mut latency, counters| {
+            latency.coarsen(shift);
+            encoder.push(series, &latency, &counters);
+        });
+        let coarse = encoder.finish();
         self.bytes = self.bytes + coarse.bytes() - frame.bytes();
         self.frames[at] = coarse;
         self.coarsened += 1;
@@ -364,15 +412,10 @@ impl History {
             .map(|(at, (latency, counters))| (SeriesId(at as u32), latency, counters))
     }
 
-    /// The series for which `wanted` says `Some(is it a failure)`, added up in steps of at least the ring's resolution.
-    /// Reaches back 15 minutes by the second, further by ten.
-    pub fn range(
-        &self,
-        from: Nanos,
-        to: Nanos,
-        step: Nanos,
-        wanted: impl Fn(SeriesId) -> Option<bool>,
-    ) -> Vec<Point> {
+    /// Some series (ascending, each with whether it counts failures) added up in steps of at least the ring's
+    /// resolution. Reaches back 15 minutes by the second, further by ten.
+    pub fn range(&self, from: Nanos, to: Nanos, step: Nanos, wanted: &[(SeriesId, bool)]) -> Vec<Point> {
+        debug_assert!(wanted.is_sorted_by(|a, b| a.0 < b.0), "series are asked for in order");
         let fine_reach = self.fine.turn.saturating_sub(self.fine.frames_max as u64) * self.fine.step.0;
         let ring = if from.0 >= fine_reach { &self.fine } else { &self.coarse };
         let step = Nanos(step.0.max(ring.step.0).div_ceil(ring.step.0) * ring.step.0);
@@ -390,17 +433,16 @@ impl History {
         for frame in &ring.frames {
             let at = (frame.turn * ring.step.0 / step.0).checked_sub(first);
             let Some(point) = at.and_then(|at| points.get_mut(at as usize)) else { continue };
-            frame.decode(0, u32::MAX, |series, latency, counters| {
-                add(point, wanted(series), &latency, &counters)
-            });
+            frame.decode_some(wanted, |failed, latency, counters| add(point, failed, &latency, &counters));
         }
         // The step being filled right now counts too: a second old is the promise.
         if let Some(point) =
             (ring.turn * ring.step.0 / step.0).checked_sub(first).and_then(|at| points.get_mut(at as usize))
         {
-            for series in &ring.touched {
-                let (latency, counters) = &ring.open[*series as usize];
-                add(point, wanted(SeriesId(*series)), latency, counters);
+            for (series, failed) in wanted {
+                if let Some((latency, counters)) = ring.open.get(series.0 as usize) {
+                    add(point, *failed, latency, counters);
+                }
             }
         }
         points
@@ -453,8 +495,7 @@ impl History {
     }
 }
 
-fn add(point: &mut Point, wanted: Option<bool>, latency: &Sparse, counters: &Counters) {
-    let Some(failed) = wanted else { return };
+fn add(point: &mut Point, failed: bool, latency: &Sparse, counters: &Counters) {
     let count = latency.count();
     point.requests += count;
     point.errors += if failed { count } else { 0 };
@@ -484,8 +525,9 @@ mod tests {
         }
     }
 
-    fn all(_: SeriesId) -> Option<bool> {
-        Some(false)
+    /// Every series the tests use.
+    fn all() -> Vec<(SeriesId, bool)> {
+        (0..100).map(|series| (SeriesId(series), false)).collect()
     }
 
     #[test]
@@ -494,9 +536,10 @@ mod tests {
         for quarter in 1..=4 * 1_000u64 {
             history.add(&frame(quarter * 250, &[(0, &[5_000_000]), (70, &[7_000_000, 9_000_000])]));
         }
-        let points = history.range(Nanos::from_secs(990), Nanos::from_secs(1_000), Nanos::from_secs(1), all);
+        let points =
+            history.range(Nanos::from_secs(990), Nanos::from_secs(1_000), Nanos::from_secs(1), &all());
         assert_eq!(points.iter().map(|point| point.requests).collect::<Vec<_>>(), [12; 10]);
-        let only = |series: SeriesId| (series.0 == 70).then_some(true);
+        let only = &[(SeriesId(70), true)];
         let points = history.range(Nanos::from_secs(985), Nanos::from_secs(1_000), Nanos::from_secs(5), only);
         assert_eq!(
             points.iter().map(|point| (point.requests, point.errors)).collect::<Vec<_>>(),
@@ -504,7 +547,7 @@ mod tests {
         );
         assert_eq!(points[0].counters[0], 40);
         // Older than the fine ring: tens of seconds, whatever was asked.
-        let points = history.range(Nanos::from_secs(20), Nanos::from_secs(50), Nanos::from_secs(1), all);
+        let points = history.range(Nanos::from_secs(20), Nanos::from_secs(50), Nanos::from_secs(1), &all());
         assert_eq!(points.iter().map(|point| point.requests).collect::<Vec<_>>(), [120; 3]);
         assert_eq!((history.usage().fine_frames, history.usage().coarse_frames), (900, 99));
         let window = history.window(Nanos::from_secs(10), Nanos::from_secs(1_000));
@@ -530,13 +573,13 @@ mod tests {
         assert!(tight.fine.bytes <= needed / 2);
         assert_eq!(tight.usage().fine_frames, 299, "all of them are still there");
         let requests = |history: &History| {
-            let points = history.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all);
+            let points = history.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), &all());
             points.iter().map(|point| point.requests).sum::<u64>()
         };
         assert_eq!(requests(&tight), requests(&free), "and no count is lost");
         let (a, b) = (
-            &free.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all)[0].latency,
-            &tight.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), all)[0].latency,
+            &free.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), &all())[0].latency,
+            &tight.range(Nanos::ZERO, Nanos::from_secs(300), Nanos::from_secs(300), &all())[0].latency,
         );
         let p99 = |sparse: &Sparse| sparse.histogram().quantile(0.99).unwrap().0 as f64;
         assert!((p99(b) / p99(a) - 1.0).abs() <= b.relative_error(), "{} {}", p99(a), p99(b));
@@ -553,7 +596,7 @@ mod tests {
             values.iter().for_each(|value| latency.record(Nanos(*value)));
             latency.coarsen(shift);
             latency.sum = latency.sum / 1_000 * 1_000;
-            let stored = Stored::encode(1, 0, series.iter().map(|series| (SeriesId(*series), &latency, &counters)));
+            let stored = Stored::encode(1, series.iter().map(|series| (SeriesId(*series), &latency, &counters)));
             let mut got = Vec::new();
             stored.decode(0, u32::MAX, |series, read, sums| { assert_eq!((&read, &sums), (&latency, &counters)); got.push(series.0); });
             prop_assert_eq!(got, series.iter().copied().collect::<Vec<_>>());
@@ -561,11 +604,16 @@ mod tests {
             let mut some = Vec::new();
             stored.decode(low, high, |series, _, _| some.push(series.0));
             prop_assert_eq!(some, series.range(low..=high).copied().collect::<Vec<_>>());
+            let wanted: Vec<_> = (0..5_000).step_by(3).map(|series| (SeriesId(series), series % 2 == 0)).collect();
+            let mut found = Vec::new();
+            stored.decode_some(&wanted, |failed, _, _| found.push(failed));
+            let expected: Vec<_> = series.iter().filter(|it| *it % 3 == 0).map(|it| it % 2 == 0).collect();
+            prop_assert_eq!(found, expected);
         }
 
         #[test]
         fn torn_entries_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = read_entry(&mut Reader::new(&bytes));
+            let _ = read_entry(&mut Reader::new(&bytes), 0);
         }
     }
 }

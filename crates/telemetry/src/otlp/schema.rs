@@ -287,15 +287,31 @@ fn value_from_json(
             }
         }
         Type::Message(inner) => {
-            let mut body = Vec::new();
-            from_json(json, inner, &mut body)?;
-            // An empty nested message still says that it is there, and an empty element still counts.
-            if !body.is_empty() || many == Repeated || inner.0.len() == ANY_VALUE.0.len() {
-                writer.bytes(number, &body);
+            let start = out.len();
+            Writer::new(out).bytes(number, &[]);
+            let body = out.len();
+            from_json(json, inner, out)?;
+            let len = out.len() - body;
+            // An empty nested message says nothing, but an empty value or element of a list still counts.
+            if len == 0 && many == One && !std::ptr::eq(inner, &ANY_VALUE) {
+                out.truncate(start);
+            } else {
+                set_length(out, body, len);
             }
         }
     }
     Ok(())
+}
+
+/// Puts the length of a message that was written behind a length of zero. Short ones, nearly all, fit that one byte.
+fn set_length(out: &mut Vec<u8>, body: usize, len: usize) {
+    if len < 0x80 {
+        out[body - 1] = len as u8;
+        return;
+    }
+    let mut prefix = Vec::with_capacity(5);
+    crate::protobuf::put_varint(&mut prefix, len as u64);
+    out.splice(body - 1..body, prefix);
 }
 
 /// Appends a message as JSON, in the order of its table.

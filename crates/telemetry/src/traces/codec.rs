@@ -121,10 +121,19 @@ fn put_endpoint(out: &mut Vec<u8>, names: &mut Names, endpoint: &Endpoint) {
 
 /// Every span of a blob that [`put`] wrote.
 pub(super) fn spans(blob: &[u8], names: &Names, trace_id: TraceId) -> Vec<Span> {
+    decode(blob, names, trace_id, true)
+}
+
+/// The same without names, annotations and tags but `error`: who called whom, when, and whether it failed.
+pub(super) fn outlines(blob: &[u8], names: &Names, trace_id: TraceId) -> Vec<Span> {
+    decode(blob, names, trace_id, false)
+}
+
+fn decode(blob: &[u8], names: &Names, trace_id: TraceId, whole: bool) -> Vec<Span> {
     let mut reader = Reader::new(blob);
     let mut spans = Vec::new();
     while !reader.is_empty() {
-        let span = read(&mut reader, names, trace_id);
+        let span = read(&mut reader, names, trace_id, whole);
         debug_assert!(span.is_some(), "the store holds bytes it cannot read");
         match span {
             Some(span) => spans.push(span),
@@ -134,7 +143,7 @@ pub(super) fn spans(blob: &[u8], names: &Names, trace_id: TraceId) -> Vec<Span> 
     spans
 }
 
-fn read(reader: &mut Reader<'_>, names: &Names, trace_id: TraceId) -> Option<Span> {
+fn read<'a>(reader: &mut Reader<'a>, names: &'a Names, trace_id: TraceId, whole: bool) -> Option<Span> {
     let len = reader.varint().ok()?;
     let mut body = Reader::new(reader.take(usize::try_from(len).ok()?).ok()?);
     let body = &mut body;
@@ -152,20 +161,31 @@ fn read(reader: &mut Reader<'_>, names: &Names, trace_id: TraceId) -> Option<Spa
     if flags & DURATION != 0 {
         span.duration = Some(Nanos(body.varint().ok()?));
     }
-    span.name = name(body, names)?;
+    let span_name = name(body, names)?;
+    if whole {
+        span.name = span_name.into();
+    }
     span.local = endpoint(body, names)?;
     span.remote = endpoint(body, names)?;
     for _ in 0..body.varint().ok()? {
         let at = Nanos(u64::from_le_bytes(body.array().ok()?));
-        span.annotations.push(Annotation { at, value: text(body)? });
+        let value = text(body)?;
+        if whole {
+            span.annotations.push(Annotation { at, value: value.into() });
+        }
     }
     let tags = body.varint().ok()?;
-    span.tags.reserve_exact(usize::try_from(tags).ok()?.min(256));
+    if whole {
+        span.tags.reserve_exact(usize::try_from(tags).ok()?.min(256));
+    }
     for _ in 0..tags {
         let key = name(body, names)?;
         let [kind] = body.array().ok()?;
         let value = match kind {
-            0 => Value::Text(text(body)?),
+            0 => {
+                let text = text(body)?;
+                Value::Text(if whole { text.into() } else { "".into() })
+            }
             1 => {
                 let raw = body.varint().ok()?;
                 Value::Int((raw >> 1) as i64 ^ -((raw & 1) as i64))
@@ -175,28 +195,30 @@ fn read(reader: &mut Reader<'_>, names: &Names, trace_id: TraceId) -> Option<Spa
             4 => Value::Bool(false),
             _ => return None,
         };
-        span.tags.push((key, value));
+        if whole || key == crate::span::tag::ERROR {
+            span.tags.push((key.into(), value));
+        }
     }
     Some(span)
 }
 
-fn text(body: &mut Reader<'_>) -> Option<Box<str>> {
+fn text<'a>(body: &mut Reader<'a>) -> Option<&'a str> {
     let len = usize::try_from(body.varint().ok()?).ok()?;
-    std::str::from_utf8(body.take(len).ok()?).ok().map(Box::from)
+    std::str::from_utf8(body.take(len).ok()?).ok()
 }
 
-fn name(body: &mut Reader<'_>, names: &Names) -> Option<Box<str>> {
+fn name<'a>(body: &mut Reader<'a>, names: &'a Names) -> Option<&'a str> {
     match body.varint().ok()? {
         0 => text(body),
-        id => Some(names.text(NameId(u32::try_from(id - 1).ok()?)).into()),
+        id => Some(names.text(NameId(u32::try_from(id - 1).ok()?))),
     }
 }
 
-fn endpoint(body: &mut Reader<'_>, names: &Names) -> Option<Endpoint> {
+fn endpoint<'a>(body: &mut Reader<'a>, names: &'a Names) -> Option<Endpoint> {
     let [flags] = body.array().ok()?;
     let mut endpoint = Endpoint::default();
     if flags & 1 != 0 {
-        endpoint.service = name(body, names)?;
+        endpoint.service = name(body, names)?.into();
     }
     if flags & 2 != 0 {
         endpoint.ipv4 = Some(Ipv4Addr::from(body.array::<4>().ok()?));
@@ -270,7 +292,9 @@ mod tests {
 
         #[test]
         fn torn_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = read(&mut Reader::new(&bytes), &Names::new(0), TraceId::new(1).unwrap());
+            for whole in [false, true] {
+                let _ = read(&mut Reader::new(&bytes), &Names::new(0), TraceId::new(1).unwrap(), whole);
+            }
         }
     }
 

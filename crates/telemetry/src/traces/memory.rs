@@ -243,6 +243,11 @@ impl MemoryTraces {
         codec::spans(&entry.blob, &self.names, entry.id)
     }
 
+    /// Without what links do not need, which is most of it.
+    fn decode_outline(&self, entry: &Entry) -> Vec<Span> {
+        codec::outlines(&entry.blob, &self.names, entry.id)
+    }
+
     fn start_trace(&mut self, id: TraceId, now: Nanos) -> Slot {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -381,7 +386,7 @@ impl MemoryTraces {
         let Some(entry) = self.remove(slot) else { return };
         let Some(moment) = entry.moment else { return };
         let mut linker = Linker::default();
-        linker.add_trace(self.decode(&entry));
+        linker.add_trace(self.decode_outline(&entry));
         let minute = self.gone_links.entry(moment.0 / MINUTE).or_default();
         for link in linker.links() {
             if let (Some(parent), Some(child)) = (self.names.find(&link.parent), self.names.find(&link.child))
@@ -411,7 +416,7 @@ impl MemoryTraces {
     /// Whether a trace has a call among the slowest of its edge.
     fn is_slow(&mut self, entry: &Entry, now: Nanos) -> bool {
         let mut slow = false;
-        for span in self.decode(entry) {
+        for span in self.decode_outline(entry) {
             if let Some(duration) =
                 span.duration.filter(|_| matches!(span.kind, Some(SpanKind::Client | SpanKind::Server)))
             {
@@ -472,17 +477,19 @@ impl MemoryTraces {
         self.gone_links = self.gone_links.split_off(&oldest);
     }
 
-    fn candidates(&self, query: &TraceQuery) -> Vec<Slot> {
+    /// Traces that may match, by the index alone, in the query's order. Lazy where it can be: the newest ten of a busy
+    /// service are found after looking at some hundred.
+    fn candidates<'a>(&'a self, query: &'a TraceQuery) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
         let service = match &query.service {
             None => None,
             Some(name) => match self.names.find(name) {
                 Some(id) => Some(id),
                 // Nobody by that name, unless its name found the table full.
-                None if self.names.refused == 0 => return Vec::new(),
+                None if self.names.refused == 0 => return Box::new(std::iter::empty()),
                 None => Some(UNNAMED),
             },
         };
-        let fits = |entry: &Entry| {
+        let fits = move |entry: &&Entry| {
             let any = |service: Option<NameId>| {
                 entry.services.iter().any(|(known, longest)| {
                     service.is_none_or(|wanted| wanted == *known)
@@ -495,19 +502,18 @@ impl MemoryTraces {
                 None => entry.services.is_empty() || any(None),
             }
         };
-        let in_time =
-            self.by_moment.range((query.from, 0)..=(query.to, NO_SLOT)).rev().map(|(_, slot)| *slot);
-        let mut slots: Vec<Slot> = in_time.filter(|slot| self.entry(*slot).is_some_and(fits)).collect();
-        if query.order == Order::Slowest {
-            let longest = |slot: &Slot| {
-                self.entry(*slot).map_or(Nanos::ZERO, |entry| {
-                    let of = entry.services.iter().filter(|(known, _)| service.is_none_or(|it| it == *known));
-                    of.map(|(_, longest)| *longest).max().unwrap_or(Nanos::ZERO)
-                })
-            };
-            slots.sort_by_cached_key(|slot| std::cmp::Reverse(longest(slot)));
+        let in_time = self.by_moment.range((query.from, 0)..=(query.to, NO_SLOT)).rev();
+        let entries = in_time.filter_map(|(_, slot)| self.entry(*slot)).filter(fits);
+        if query.order == Order::Newest {
+            return Box::new(entries);
         }
-        slots
+        let longest = move |entry: &Entry| {
+            let of = entry.services.iter().filter(|(known, _)| service.is_none_or(|it| it == *known));
+            of.map(|(_, longest)| *longest).max().unwrap_or(Nanos::ZERO)
+        };
+        let mut sorted: Vec<(Nanos, &Entry)> = entries.map(|entry| (longest(entry), entry)).collect();
+        sorted.sort_by_key(|(longest, _)| std::cmp::Reverse(*longest));
+        Box::new(sorted.into_iter().map(|(_, entry)| entry))
     }
 }
 
@@ -592,11 +598,10 @@ impl TraceStore for MemoryTraces {
     fn search(&self, query: &TraceQuery) -> Vec<Vec<Span>> {
         let mut found = Vec::new();
         let mut spans_left = SPANS_PER_ANSWER_MAX;
-        for slot in self.candidates(query) {
+        for entry in self.candidates(query) {
             if found.len() == query.limit {
                 break;
             }
-            let Some(entry) = self.entry(slot) else { continue };
             let spans = self.decode(entry);
             if query.matches(&spans) {
                 match spans_left.checked_sub(spans.len()) {
@@ -636,12 +641,12 @@ impl TraceStore for MemoryTraces {
             let Some(entry) = self.entry(*slot) else { continue };
             let low = entry.id.low();
             if self.by_low_id.get(&low) == Some(slot) && entry.next_alike == NO_SLOT {
-                linker.add_trace(self.decode(entry));
+                linker.add_trace(self.decode_outline(entry));
             } else if self.alike(low).filter(|it| self.in_time(*it, from, to)).min() == Some(*slot) {
                 // Two lengths of one id: one trace, taken when its first half comes by.
                 let halves =
                     self.alike(low).filter(|it| self.in_time(*it, from, to)).filter_map(|it| self.entry(it));
-                linker.add_trace(halves.flat_map(|entry| self.decode(entry)).collect());
+                linker.add_trace(halves.flat_map(|entry| self.decode_outline(entry)).collect());
             }
         }
         for minute in self.gone_links.range(from.0 / MINUTE..=to.0 / MINUTE).map(|(_, minute)| minute) {
