@@ -249,7 +249,8 @@ pub struct Link {
 /// Adds up links over traces.
 #[derive(Clone, Debug, Default)]
 pub struct Linker {
-    counts: HashMap<(Box<str>, Box<str>), (u64, u64)>,
+    /// By parent, then child: a known pair is found without making an owned key.
+    counts: HashMap<Box<str>, HashMap<Box<str>, (u64, u64)>>,
 }
 
 impl Linker {
@@ -263,18 +264,26 @@ impl Linker {
     }
 
     pub fn add(&mut self, parent: &str, child: &str, calls: u64, errors: u64) {
-        let sums = self.counts.entry((parent.into(), child.into())).or_default();
-        sums.0 += calls;
-        sums.1 += errors;
+        if !self.counts.contains_key(parent) {
+            self.counts.insert(parent.into(), HashMap::new());
+        }
+        let Some(children) = self.counts.get_mut(parent) else { return };
+        if let Some(sums) = children.get_mut(child) {
+            sums.0 += calls;
+            sums.1 += errors;
+        } else {
+            children.insert(child.into(), (calls, errors));
+        }
     }
 
     /// Sorted, so that the same traces give the same text.
     pub fn links(self) -> Vec<Link> {
-        let mut links: Vec<Link> = self
-            .counts
-            .into_iter()
-            .map(|((parent, child), (calls, errors))| Link { parent, child, calls, errors })
-            .collect();
+        let mut links = Vec::new();
+        for (parent, children) in self.counts {
+            for (child, (calls, errors)) in children {
+                links.push(Link { parent: parent.clone(), child, calls, errors });
+            }
+        }
         links.sort_unstable();
         links
     }
