@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 /// Linux hands out 32768 and above by itself, and people like round numbers below 20000.
 const FIRST: u16 = 20_000;
@@ -52,9 +53,42 @@ impl Ports {
         listener.local_addr().map_err(|_| NoPort)
     }
 
+    /// As [`reserve`](Self::reserve), and nobody else gets it until the proxy has it: see [`hold`].
+    pub fn hold(&mut self, purpose: &str) -> Result<Held, NoPort> {
+        let address = self.reserve(purpose)?;
+        // Taken in the blink between the two: then the next one.
+        hold(address).or_else(|_| self.hold(purpose))
+    }
+
     pub fn release(&mut self, port: u16) {
         self.taken.remove(&port);
     }
+}
+
+/// A port that only the proxy can still take.
+#[derive(Debug)]
+pub struct Held {
+    pub address: SocketAddr,
+    _socket: OwnedFd,
+}
+
+/// Takes an address for the proxy without listening on it.
+///
+/// The proxy's workers share an address by `SO_REUSEPORT`, which also lets a second isobar share it by mistake. So the
+/// address is bound without that option, which fails if anybody has it, and the option is set afterwards: from then on
+/// our proxy may join, and another isobar's test of the same address fails.
+pub fn hold(address: SocketAddr) -> std::io::Result<Held> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of a run that just ended may linger; they are no reason to refuse. Taken back afterwards, because two
+    // that both allow it, and do not listen yet, may share.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    let address = SocketAddr::try_from(getsockname(&socket)?)?;
+    Ok(Held { address, _socket: socket })
 }
 
 #[cfg(test)]
@@ -70,5 +104,17 @@ mod tests {
         ports.release(a.port());
         let again = ports.bind("web#0").expect("a port");
         assert_eq!(again.local_addr().expect("bound"), a);
+    }
+
+    #[test]
+    fn a_held_address_is_refused_to_others_and_open_to_those_who_share() {
+        let held = Ports::new(u64::from(std::process::id()) + 1).hold("web->cart").expect("a port");
+        assert!(hold(held.address).is_err(), "another isobar");
+        assert!(TcpListener::bind(held.address).is_err(), "anybody else");
+        let sharing =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+        let sharing = sharing.expect("a socket");
+        rustix::net::sockopt::set_socket_reuseport(&sharing, true).expect("an option");
+        rustix::net::bind(&sharing, &held.address).expect("our proxy");
     }
 }

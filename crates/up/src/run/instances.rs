@@ -169,7 +169,8 @@ impl Runner {
     }
 
     fn doors_of<'a>(&'a self, slot: &'a str) -> impl Iterator<Item = (String, SocketAddr)> + 'a {
-        self.doors.values().filter(move |it| it.slot == slot).map(|it| (it.callee.clone(), it.address))
+        let own = self.doors.values().map(|(door, _)| door).filter(move |it| it.slot == slot);
+        own.map(|it| (it.callee.clone(), it.address))
     }
 
     /// What an instance is told about its world.

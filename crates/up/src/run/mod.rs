@@ -14,7 +14,7 @@ use plane::Plane;
 
 use crate::logs::{Limits, Stream, Writer};
 use crate::plan::{self, Seat};
-use crate::ports::{NoPort, Ports};
+use crate::ports::{self, NoPort, Ports};
 use crate::process::{adopt_orphans, kill_marked, reap_orphans};
 use crate::state::{Folder, Found, Held};
 use crate::supervisor::{Action, Event, Key, Notice, Phase, Supervisor};
@@ -28,7 +28,6 @@ use instances::{Body, Live};
 use model::system::{ServiceId, System};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -89,6 +88,14 @@ fn io(what: &'static str) -> impl Fn(std::io::Error) -> RunError {
     move |source| RunError::Io { what, source }
 }
 
+/// Where a gateway listens, and why not where the file says.
+#[derive(Debug)]
+struct Gateway {
+    asked: String,
+    held: ports::Held,
+    note: Option<String>,
+}
+
 /// What comes into the loop.
 #[derive(Debug)]
 pub(crate) enum Inner {
@@ -113,8 +120,8 @@ pub(crate) struct Runner {
     compiler: Compiler,
     ports: Ports,
     /// By (caller's slot, callee).
-    doors: BTreeMap<(String, String), Door>,
-    gateways: BTreeMap<String, (SocketAddr, Option<String>)>,
+    doors: BTreeMap<(String, String), (Door, ports::Held)>,
+    gateways: BTreeMap<String, Gateway>,
     faults: BTreeMap<String, proxy::config::Fault>,
     live: HashMap<Key, Live>,
     admitted: BTreeSet<Key>,
@@ -133,6 +140,8 @@ pub(crate) struct Runner {
     /// When a service was first told to be ready.
     ready_told: BTreeMap<String, Nanos>,
     all_told: bool,
+    /// What each waiting service was last told to wait for.
+    waiting_told: BTreeMap<String, String>,
     finished: bool,
 }
 
@@ -146,6 +155,8 @@ impl std::fmt::Debug for Runner {
 pub fn run(options: Options, system: System, reload: &Reload, say: Box<dyn Fn(Say)>) -> Result<(), RunError> {
     let runtime = crate::synthetic::local_runtime().map_err(io("cannot start a runtime"))?;
     runtime.block_on(async {
+        // Before anything is started: from here on an end that was asked for is a clean one.
+        let signals = Signals::new();
         let folder = Folder::new(&options.state_root, &options.name);
         let held = folder.hold()?;
         adopt_orphans().map_err(io("cannot become the parent of orphans"))?;
@@ -158,10 +169,28 @@ pub fn run(options: Options, system: System, reload: &Reload, say: Box<dyn Fn(Sa
         }
         let (mut runner, wires) = Runner::new(options, folder, held, system, say)?;
         runner.begin()?;
-        runner.drive(wires, reload).await;
+        runner.drive(wires, signals, reload).await;
         runner.end();
         Ok(())
     })
+}
+
+/// The ways in which the world asks us to end.
+struct Signals {
+    interrupt: Option<tokio::signal::unix::Signal>,
+    terminate: Option<tokio::signal::unix::Signal>,
+    hangup: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        let listen = |kind| signal(kind).ok();
+        Self {
+            interrupt: listen(SignalKind::interrupt()),
+            terminate: listen(SignalKind::terminate()),
+            hangup: listen(SignalKind::hangup()),
+        }
+    }
 }
 
 /// The receiving ends of the loop.
@@ -233,6 +262,7 @@ impl Runner {
             dirty: true,
             ready_told: BTreeMap::new(),
             all_told: false,
+            waiting_told: BTreeMap::new(),
             finished: false,
             folder,
             _held: held,
@@ -251,53 +281,37 @@ impl Runner {
 
     fn open_gateways(&mut self) -> Result<(), RunError> {
         let system = Rc::clone(&self.system);
-        let mut gateways = BTreeMap::new();
+        let mut before = std::mem::take(&mut self.gateways);
         for gateway in system.gateways.iter() {
-            let name = &gateway.name.value;
-            if let Some(known) =
-                self.gateways.get(name).filter(|_| self.gateway_is_as_wanted(name, &gateway.listen.value))
-            {
-                gateways.insert(name.clone(), known.clone());
+            let (name, asked) = (&gateway.name.value, &gateway.listen.value);
+            if let Some(known) = before.remove(name).filter(|it| it.asked == *asked) {
+                self.gateways.insert(name.clone(), known);
                 continue;
             }
-            let wanted: Option<SocketAddr> = gateway.listen.value.parse().ok();
-            let (address, note) = match wanted {
-                // Bound once to see whether it can be; the proxy binds it in a moment.
-                Some(wanted) => match TcpListener::bind(wanted).and_then(|it| it.local_addr()) {
-                    Ok(bound) => (bound, None),
-                    Err(error) => {
-                        let other = self.ports.reserve(&format!("gateway {name}"))?;
-                        let note = format!("not at {wanted}, which cannot be used: {}", plain(&error));
-                        (other, Some(note))
-                    }
-                },
-                None => {
-                    let other = self.ports.reserve(&format!("gateway {name}"))?;
-                    (other, Some(format!("`{}` is no address of this machine", gateway.listen.value)))
-                }
+            let wanted = asked.parse().map_err(|_| format!("`{asked}` is no address of this machine"));
+            let held = wanted.and_then(|wanted| {
+                ports::hold(wanted).map_err(|error| format!("not at {wanted}: {}", plain(&error)))
+            });
+            let (held, note) = match held {
+                Ok(held) => (held, None),
+                // Beside a second copy, say: better elsewhere, and said, than not at all.
+                Err(note) => (self.ports.hold(&format!("gateway {name}"))?, Some(note)),
             };
-            gateways.insert(name.clone(), (address, note));
+            self.gateways.insert(name.clone(), Gateway { asked: asked.clone(), held, note });
         }
-        self.gateways = gateways;
         self.addresses.retain(|it| it.kind != "gateway");
-        for (at, (name, (address, note))) in self.gateways.iter().enumerate() {
+        for (at, (name, Gateway { held, note, .. })) in self.gateways.iter().enumerate() {
             let tls = system.gateways.iter().any(|it| it.name.value == *name && it.tls.is_some());
             let scheme = if tls { "https" } else { "http" };
             let gateway = Address {
                 kind: "gateway".to_owned(),
                 name: name.clone(),
-                url: format!("{scheme}://{address}"),
+                url: format!("{scheme}://{}", held.address),
                 note: note.clone(),
             };
             self.addresses.insert(at, gateway);
         }
         Ok(())
-    }
-
-    fn gateway_is_as_wanted(&self, name: &str, listen: &str) -> bool {
-        let before = self.addresses.iter().any(|it| it.kind == "gateway" && it.name == name);
-        let Some((address, note)) = self.gateways.get(name) else { return false };
-        before && (note.is_some() || listen.parse() == Ok(*address) || listen.ends_with(":0"))
     }
 
     fn serve_api(
@@ -363,10 +377,7 @@ impl Runner {
         Ok(())
     }
 
-    async fn drive(&mut self, mut wires: Wires, reload: &Reload) {
-        let mut interrupt = signal(SignalKind::interrupt()).ok();
-        let mut terminate = signal(SignalKind::terminate()).ok();
-        let mut hangup = signal(SignalKind::hangup()).ok();
+    async fn drive(&mut self, mut wires: Wires, mut signals: Signals, reload: &Reload) {
         let mut watcher = watch::Watcher::new(&self.system, &self.folder_of_file(), reload().1);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -389,9 +400,9 @@ impl Runner {
                 }
                 Some(wish) = wires.wishes.recv() => self.on_wish(wish),
                 () = wires.registry_changed.notified() => self.dirty = true,
-                () = received(&mut interrupt) => self.stop("interrupted", &mut stopping),
-                () = received(&mut terminate) => self.stop("asked to end", &mut stopping),
-                () = received(&mut hangup) => self.stop("the terminal is gone", &mut stopping),
+                () = received(&mut signals.interrupt) => self.stop("interrupted", &mut stopping),
+                () = received(&mut signals.terminate) => self.stop("asked to end", &mut stopping),
+                () = received(&mut signals.hangup) => self.stop("the terminal is gone", &mut stopping),
                 () = sleep => {}
                 _ = housekeeping.tick() => {
                     self.keep_house();
@@ -526,7 +537,11 @@ impl Runner {
                 }
             }
         }
-        let Some(sentence) = words::sentence(notice) else { return };
+        // A start of a tenth of a second needs no running commentary; `tell_waiting` speaks when it takes longer.
+        if matches!(notice, Notice::Waiting { .. }) {
+            return;
+        }
+        let sentence = words::sentence(notice);
         let bad =
             matches!(notice, Notice::GaveUp { .. } | Notice::BuildFailed { .. } | Notice::Crashed { .. });
         (self.say)(if bad { Say::Problem(sentence.clone()) } else { Say::Event(sentence.clone()) });
@@ -553,6 +568,27 @@ impl Runner {
         self.record("isobar", "instance", subject, sentence);
     }
 
+    /// Says for whom services are waiting, once for each service and state of things.
+    fn tell_waiting(&mut self) {
+        let waiting: BTreeSet<String> = self
+            .supervisor
+            .instances()
+            .filter(|(_, it)| it.phase == Phase::Waiting)
+            .map(|(service, _)| service.to_owned())
+            .collect();
+        self.waiting_told.retain(|service, _| waiting.contains(service));
+        for service in waiting {
+            let on: Vec<String> =
+                self.supervisor.awaiting(&service).iter().map(ToString::to_string).collect();
+            let text = format!("{service} waits for {}", on.join(" and for "));
+            if !on.is_empty() && self.waiting_told.get(&service) != Some(&text) {
+                (self.say)(Say::Event(text.clone()));
+                self.record("isobar", "instance", &service, text.clone());
+                self.waiting_told.insert(service, text);
+            }
+        }
+    }
+
     fn record(&self, who: &str, kind: &str, subject: &str, text: String) {
         let change = lock(&self.history).record(unix_nanos() / 1_000_000, who, kind, subject, text);
         // Nobody listening is no mistake.
@@ -566,7 +602,10 @@ impl Runner {
         for (id, service) in system.services.enumerate() {
             let Some(count) = self.supervisor.instances_wanted(&service.name.value) else { continue };
             let callees = plan::dependencies(&system, id);
-            for index in 0..count {
+            // One that is on its way out may still be calling.
+            let live =
+                self.live.values().filter(|it| it.service == service.name.value).map(|it| it.index + 1).max();
+            for index in 0..count.max(live.unwrap_or(0)) {
                 let seat = plan::seat(&system, service, index);
                 for callee in &callees {
                     if self.is_callable(callee) {
@@ -580,7 +619,7 @@ impl Runner {
         }
         let gone: Vec<_> = self.doors.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
         for key in gone {
-            if let Some(door) = self.doors.remove(&key) {
+            if let Some((door, _)) = self.doors.remove(&key) {
                 self.ports.release(door.address.port());
                 self.dirty = true;
             }
@@ -588,15 +627,15 @@ impl Runner {
         for ((slot, callee), (caller, seat)) in wanted {
             let Seat { region, zone, .. } = seat;
             let key = (slot.clone(), callee.clone());
-            let address = match self.doors.get(&key) {
-                Some(door) => door.address,
-                None => self.ports.reserve(&format!("{slot}->{callee}"))?,
+            let held = match self.doors.remove(&key) {
+                Some((_, held)) => held,
+                None => {
+                    self.dirty = true;
+                    self.ports.hold(&format!("{slot}->{callee}"))?
+                }
             };
-            let door = Door { caller: Some(caller), slot, region, zone, callee, address };
-            if self.doors.get(&key) != Some(&door) {
-                self.doors.insert(key, door);
-                self.dirty = true;
-            }
+            let door = Door { caller: Some(caller), slot, region, zone, callee, address: held.address };
+            self.doors.insert(key, (door, held));
         }
         Ok(())
     }
@@ -641,8 +680,8 @@ impl Runner {
         );
         Topology {
             instances,
-            doors: self.doors.values().cloned().collect(),
-            gateways: self.gateways.iter().map(|(name, (address, _))| (name.clone(), *address)).collect(),
+            doors: self.doors.values().map(|(door, _)| door.clone()).collect(),
+            gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
             faults: self.faults.clone(),
             folder: self.folder_of_file(),
         }
@@ -674,6 +713,9 @@ impl Runner {
 
     fn keep_house(&mut self) {
         reap_orphans(&self.known_pids());
+        if !self.supervisor.is_settled() {
+            self.tell_waiting();
+        }
         let now = self.now();
         let revision = {
             let mut registry = lock(&self.registry);
@@ -683,6 +725,9 @@ impl Runner {
         if revision != self.registry_revision {
             self.registry_revision = revision;
             self.dirty = true;
+        }
+        if let Err(error) = self.open_doors() {
+            (self.say)(Say::Problem(error.to_string()));
         }
         for live in self.live.values_mut() {
             if let Body::Process { pid, .. } = live.body {

@@ -4,9 +4,9 @@ use crate::supervisor::Notice;
 use std::time::Duration;
 use units::Nanos;
 
-/// One notice as a line. `None`: said elsewhere already.
-pub(super) fn sentence(notice: &Notice) -> Option<String> {
-    Some(match notice {
+/// One notice as a line.
+pub(super) fn sentence(notice: &Notice) -> String {
+    match notice {
         Notice::Waiting { instance, on } => {
             let on: Vec<String> = on.iter().map(ToString::to_string).collect();
             format!("{instance} waits for {}", on.join(" and for "))
@@ -30,7 +30,7 @@ pub(super) fn sentence(notice: &Notice) -> Option<String> {
         Notice::Completed { job } => format!("{job} is completed"),
         Notice::Stopped { instance, hard: true } => format!("{instance} did not stop and was killed"),
         Notice::Stopped { instance, hard: false } => format!("{instance} stopped"),
-    })
+    }
 }
 
 pub(super) fn short(duration: Nanos) -> String {

@@ -185,7 +185,8 @@ impl Instance {
                     }
                 }
                 _ = trouble.changed() => {}
-                _ = ending.changed() => break,
+                // Asked about its value and not its changes: the word may have come before anyone listened.
+                _ = ending.wait_for(|it| *it != Ending::Running) => break,
                 // Checked again once in a while because a connection's end does not wake this loop.
                 () = self.timer.sleep(Duration::from_millis(50)), if self.connections.get() >= CONNECTIONS_MAX => {}
             }
@@ -211,6 +212,7 @@ impl Instance {
     async fn serve(self: Rc<Self>, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let mut ending = self.ending.subscribe();
+        let mut heard = Ending::Running;
         let instance = Rc::clone(&self);
         let service = service_fn(move |request| Rc::clone(&instance).answer(request));
         let io = TokioIo::new(stream);
@@ -223,9 +225,12 @@ impl Instance {
                 loop {
                     tokio::select! {
                         _ = connection.as_mut() => break,
-                        _ = ending.changed() => match *ending.borrow_and_update() {
+                        Ok(word) = next_word(&mut ending, heard) => match word {
                             Ending::Killed => break,
-                            Ending::Running | Ending::Stopping => connection.as_mut().graceful_shutdown(),
+                            Ending::Running | Ending::Stopping => {
+                                heard = word;
+                                connection.as_mut().graceful_shutdown();
+                            }
                         }
                     }
                 }
@@ -243,9 +248,12 @@ impl Instance {
                 loop {
                     tokio::select! {
                         _ = connection.as_mut() => break,
-                        _ = ending.changed() => match *ending.borrow_and_update() {
+                        Ok(word) = next_word(&mut ending, heard) => match word {
                             Ending::Killed => break,
-                            Ending::Running | Ending::Stopping => connection.as_mut().graceful_shutdown(),
+                            Ending::Running | Ending::Stopping => {
+                                heard = word;
+                                connection.as_mut().graceful_shutdown();
+                            }
                         }
                     }
                 }
@@ -561,6 +569,14 @@ fn grpc_response(payload: Payload) -> Response<Payload> {
     let mut response = Response::new(payload);
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// The next word on how to end that was not heard yet.
+async fn next_word(
+    ending: &mut watch::Receiver<Ending>,
+    heard: Ending,
+) -> Result<Ending, watch::error::RecvError> {
+    ending.wait_for(|it| *it != heard).await.map(|it| *it)
 }
 
 async fn read_body(mut body: Incoming, kept_max: usize) -> Option<Bytes> {

@@ -1,0 +1,337 @@
+//! `isobar up` as a person meets it: started, killed at any moment, troubled; and nothing left behind.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use units::Rng;
+use up::process::{all_processes, is_marked};
+use up::state::Folder;
+
+/// A folder with a file in it, and a state folder of its own.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(file: &str) -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("a folder") };
+        place.write("isobar.yaml", file);
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).expect("it can be written");
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    fn isobar(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isobar"));
+        command.args(words).current_dir(self.path()).env("ISOBAR_STATE", self.state()).stdin(Stdio::null());
+        command
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        self.isobar(words).output().expect("isobar runs")
+    }
+
+    fn said(&self, words: &[&str]) -> String {
+        let output = self.ask(words);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.ask(&["ps", "--json"]).stdout).unwrap_or_default()
+    }
+
+    fn gateway(&self) -> String {
+        let status = self.status();
+        let gateway =
+            status["addresses"].as_array().and_then(|all| all.iter().find(|it| it["kind"] == "gateway"));
+        gateway.and_then(|it| it["url"].as_str()).expect("a gateway").trim_start_matches("http://").to_owned()
+    }
+
+    fn state_of(&self, instance: &str) -> String {
+        let status = self.status();
+        let instances =
+            status["services"].as_array().into_iter().flatten().flat_map(|it| it["instances"].as_array());
+        let found = instances.flatten().find(|it| it["name"] == instance);
+        found.and_then(|it| it["state"].as_str()).unwrap_or("nowhere").to_owned()
+    }
+
+    /// Processes that belong to any run in this state folder, however far they forked away.
+    fn left(&self, name: &str) -> Vec<i32> {
+        let mark = format!("{}/", Folder::new(&self.state(), name).mark());
+        all_processes().iter().filter(|it| !it.zombie && is_marked(it.pid, &mark)).map(|it| it.pid).collect()
+    }
+
+    fn is_held(&self, name: &str) -> bool {
+        Folder::new(&self.state(), name).is_held()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Whatever a failed test left: `down` for all that is still up here.
+        while self.ask(&["ps"]).status.success() && self.ask(&["down"]).status.success() {}
+    }
+}
+
+/// Waits for something that must come; how long is no matter of the test.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < patience, "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Status of one GET; 0 when there was no answer.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = asked().unwrap_or_default();
+    let status = text.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
+    (status, text.split_once("\r\n\r\n").map_or("", |it| it.1).to_owned())
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+const TWO: &str = r#"isobar: 1
+system: two
+services:
+  web:
+    replicas: 2
+    operations:
+      "GET /": {work: 1ms, calls: ['cart "GET /cart/{id}"'], response: 100B}
+  cart:
+    operations:
+      "GET /cart/{id}": {work: 1ms, response: 20B}
+gateways:
+  edge: {listen: "127.0.0.1:18099", routes: [{path: /, to: web}]}
+"#;
+
+#[test]
+fn a_system_comes_up_answers_and_goes_down() {
+    let place = Place::new(TWO);
+    let said = place.said(&["up", "-d"]);
+    assert!(said.contains("web is ready (2 instances)") && said.contains("gateway  edge"), "{said}");
+    let (status, body) = get(&place.gateway(), "/");
+    assert!(status == 200 && body.len() == 100 && body.starts_with("GET / from web#"), "{status} {body}");
+    let said = place.said(&["up"]);
+    assert!(said.contains("`two` is running already") && said.contains("--name"), "{said}");
+    let said = place.said(&["up", "-d", "--name", "second", "--without", "cart"]);
+    assert!(said.contains("`second` goes on"), "{said}");
+    let said = place.said(&["ps", "--name", "second"]);
+    assert!(said.contains("web#1") && !said.contains("cart#0"), "{said}");
+    assert!(place.said(&["restart", "nobody", "--name", "two"]).contains("there are cart, web"));
+    for name in ["two", "second"] {
+        assert!(place.said(&["down", "--name", name]).contains("is down"));
+        assert!(!place.is_held(name));
+    }
+    assert_eq!(place.ask(&["ps"]).status.code(), Some(3));
+}
+
+#[test]
+fn no_request_fails_while_instances_are_replaced_and_scaled() {
+    let place = Place::new(TWO);
+    place.said(&["up", "-d"]);
+    let gateway = place.gateway();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (asked, failed) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut asked, mut failed) = (0, Vec::new());
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let (status, body) = get(&gateway, "/");
+                asked += 1;
+                if status != 200 {
+                    failed.push(format!("{status} {body}"));
+                }
+            }
+            (asked, failed)
+        });
+        let restarts = |place: &Place, name: &str| -> u64 {
+            let status = place.status();
+            let all = status["services"].as_array().into_iter().flatten().filter(|it| it["name"] == name);
+            all.flat_map(|it| it["instances"].as_array())
+                .flatten()
+                .filter_map(|it| it["restarts"].as_u64())
+                .sum()
+        };
+        place.said(&["restart", "cart", "web"]);
+        until("all three are replaced", || restarts(&place, "web") == 2 && restarts(&place, "cart") == 1);
+        place.said(&["scale", "web=4"]);
+        until("two more are ready", || place.state_of("web#3") == "ready");
+        place.said(&["scale", "web=1"]);
+        until("three are gone", || place.state_of("web#1") == "nowhere");
+        place.write("isobar.yaml", &TWO.replace("20B", "30B"));
+        until("the changed service is replaced", || restarts(&place, "cart") == 2);
+        until("its old instance is gone", || place.said(&["ps"]).matches("cart#").count() == 1);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        asking.join().expect("no panic")
+    });
+    assert!(asked > 50, "{asked}");
+    assert!(failed.is_empty(), "{} of {asked}: {failed:?}", failed.len());
+}
+
+/// Services that are real, one of which starts a child in its group and one that leaves it.
+const REAL: &str = r#"isobar: 1
+system: real
+services:
+  family: {run: {command: "echo ready; sleep 1000 & sleep 1000", shell: true}, health: {log: ready}}
+  daemon: {run: {command: "setsid sleep 1000 & echo ready; exec sleep 1000", shell: true}, health: {log: ready}}
+  web:    {operations: {"GET /": 1ms}, needs: [family]}
+"#;
+
+#[test]
+fn nothing_is_left_after_a_kill_at_any_moment() {
+    let place = Place::new(REAL);
+    let mut luck = Rng::from_seed(20_261_120);
+    for round in 0..100 {
+        let mut outer: Child =
+            place.isobar(&["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        // Somewhere between before the first process and long after the last.
+        std::thread::sleep(Duration::from_micros(luck.below(80_000)));
+        let inner = || {
+            let children =
+                all_processes().into_iter().filter(|it| it.parent == outer.id() as i32 && !it.zombie);
+            children.map(|it| it.pid as u32).next()
+        };
+        let victims = match (round % 3, inner()) {
+            (0, _) | (_, None) => vec![outer.id()],
+            (1, Some(inner)) => vec![inner],
+            (_, Some(inner)) => vec![outer.id(), inner],
+        };
+        victims.iter().for_each(|it| kill(*it));
+        outer.wait().expect("it was started");
+        if victims.len() == 2 {
+            // Nobody was left to clean up after both: what forked away stays until the next start, which heals it.
+            until("the kernel has taken it down", || !place.is_held("real"));
+            let said = place.said(&["up", "-d"]);
+            assert!(said.contains("goes on in the background"), "round {round}: {said}");
+            place.said(&["down"]);
+        }
+        until(&format!("round {round}: everything ends"), || {
+            place.left("real").is_empty() && !place.is_held("real")
+        });
+    }
+    assert!(place.said(&["up", "-d"]).contains("goes on in the background"));
+    assert_eq!(
+        place.left("real").len(),
+        6,
+        "two shells, three sleeps, and the daemon's: {}",
+        place.said(&["ps"])
+    );
+    place.said(&["down"]);
+    until("everything ends", || place.left("real").is_empty());
+    assert!(!place.is_held("real") && !place.state().join("real/run.json").exists());
+}
+
+#[test]
+fn a_crash_loop_is_given_up_with_its_last_words() {
+    let place = Place::new(
+        "isobar: 1\nsystem: crash\nservices:\n  bad: {run: {command: \"echo cannot open the vault >&2; exit 7\", shell: true}}\n  \
+         missing: {run: ./absent}\n",
+    );
+    let output = place.ask(&["up", "-d"]);
+    assert_eq!(output.status.code(), Some(1));
+    until("both are given up", || {
+        place.state_of("bad#0") == "failed" && place.state_of("missing#0") == "failed"
+    });
+    let said = std::fs::read_to_string(place.state().join("crash/output")).expect("what it said");
+    for wanted in [
+        "bad#0 is given up after 5 attempts (exit status 7)",
+        "| cannot open the vault",
+        "/absent` does not exist",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let logs = place.said(&["logs", "bad"]);
+    assert!(logs.matches("! cannot open the vault").count() == 5, "{logs}");
+    place.said(&["down"]);
+    assert!(place.said(&["logs", "bad"]).contains("cannot open the vault"), "logs outlive the run");
+}
+
+#[test]
+fn one_that_hangs_at_stop_is_killed() {
+    let place = Place::new(
+        "isobar: 1\nsystem: hang\nservices:\n  deaf:\n    run: {command: \"trap '' TERM; echo ready; while true; do sleep 0.05; done\", shell: true, stop_timeout: 200ms}\n    health: {log: ready}\n",
+    );
+    place.said(&["up", "-d"]);
+    place.said(&["down"]);
+    assert_eq!(place.left("hang"), Vec::<i32>::new());
+    let said = std::fs::read_to_string(place.state().join("hang/output")).expect("what it said");
+    assert!(said.contains("deaf#0 did not stop and was killed"), "{said}");
+}
+
+#[test]
+fn a_flood_of_output_is_bounded_and_hurts_nobody() {
+    let place = Place::new(
+        "isobar: 1\nsystem: flood\nservices:\n  loud: {run: {command: \"echo ready; yes 0123456789012345678901234567890123456789 | head -n 3000000; echo the end; sleep 1000\", shell: true}, health: {log: ready}}\n  \
+         calm: {operations: {\"GET /\": 1ms}}\n",
+    );
+    place.said(&["up", "-d"]);
+    until("it has said everything", || {
+        place.said(&["logs", "loud", "--grep", "^the end$"]).contains("the end")
+    });
+    assert_eq!(place.state_of("calm#0"), "ready");
+    let files = std::fs::read_dir(place.state().join("flood/logs/loud")).expect("its logs");
+    let bytes: u64 = files.flatten().filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum();
+    assert!((1 << 20..80 << 20).contains(&bytes), "{bytes}");
+    assert!(place.said(&["logs", "calm"]).contains("listening on"));
+}
+
+#[test]
+fn a_changed_file_is_planned_and_a_wrong_one_refused_whole() {
+    let place = Place::new(TWO);
+    place.said(&["up", "-d"]);
+    let output = || std::fs::read_to_string(place.state().join("two/output")).unwrap_or_default();
+    place.write("isobar.yaml", &format!("{TWO}nonsense: 1\n"));
+    until("it is refused", || output().contains("the file is refused whole"));
+    assert!(output().contains("nonsense"), "{}", output());
+    assert_eq!(get(&place.gateway(), "/").0, 200);
+    place.write("isobar.yaml", &TWO.replace("  cart:", "  ads: {}\n  cart:"));
+    until("it is taken", || place.state_of("ads#0") == "ready");
+    assert!(output().contains("the file changed: ads starts (1)"), "{}", output());
+    place.write("isobar.yaml", TWO);
+    until("it is gone", || place.state_of("ads#0") == "nowhere");
+}
+
+#[test]
+fn a_service_is_told_about_its_world_and_a_command_can_stand_in_its_place() {
+    let place = Place::new(
+        "isobar: 1\nsystem: told\nplaces: {eu: {zones: [a, b]}}\nservices:\n  web:\n    run: {command: \"echo $ISOBAR_INSTANCE at $ISOBAR_ZONE on $PORT with $CART_URL $SECRET $FROM_FILE; sleep 1000\", shell: true, env: {SECRET: s3}, env_file: [.env]}\n    health: {log: with}\n    replicas: 2\n    needs: [cart]\n  cart: {operations: {\"GET /\": 1ms}}\n",
+    );
+    place.write(".env", "FROM_FILE='a b'\n");
+    let said = place.said(&["up", "-d"]);
+    let logs = place.said(&["logs", "web"]);
+    assert!(logs.contains("web#0 at a on ") && logs.contains("web#1 at b on "), "{logs}{said}");
+    assert!(logs.contains("with http://127.0.0.1:") && logs.contains("s3 a b"), "{logs}");
+    assert!(
+        !said.contains("s3") && !place.said(&["ps", "--json"]).contains("s3"),
+        "a secret is never printed"
+    );
+    let said = place.said(&["exec", "web", "--", "sh", "-c", "echo $ISOBAR_SERVICE $SECRET; exit 5"]);
+    assert_eq!(said, "web s3\n");
+    assert_eq!(place.ask(&["exec", "web", "--", "sh", "-c", "exit 5"]).status.code(), Some(5));
+    let said = place.said(&["exec", "web", "--", "sh", "-c", "exec 3<>/dev/null; echo $CART_ADDR"]);
+    assert_eq!(get(said.trim(), "/").0, 200, "its neighbour answers at {said}");
+}
