@@ -84,6 +84,8 @@ struct Upload {
     done: bool,
     failed: bool,
     replay_max: usize,
+    /// Bytes written to instances, over all attempts.
+    moved: u64,
     /// Everything taken from the client so far is still at hand.
     replayable: bool,
 }
@@ -92,6 +94,8 @@ struct Upload {
 enum Waited {
     Head,
     Failed(Outcome),
+    /// The instance answered something that is no reply.
+    Invalid,
     ClientGone,
     ClientRefused(Refusal),
     ClientTimedOut,
@@ -101,6 +105,8 @@ enum Waited {
 struct Relayed {
     /// The client has all of it.
     complete: bool,
+    /// The client has some of it.
+    begun: bool,
     /// The instance's connection is at the end of the reply and may carry another request.
     reusable: bool,
     client_gone: bool,
@@ -402,9 +408,12 @@ impl Run {
             let now = worker.now();
             let elapsed = now.saturating_sub(pick.started);
             call.instance = Some((pick.instance.address, pick.instance.version));
+            let invalid = matches!(waited, Waited::Invalid);
+            let answered = matches!(waited, Waited::Head);
             let outcome = match waited {
                 Waited::Head => Outcome::Status(self.response.status),
                 Waited::Failed(outcome) => outcome,
+                Waited::Invalid => Outcome::Reset,
                 Waited::ClientGone => {
                     edge.cells().cancelled.add(1);
                     worker.cells.client_gone.add(1);
@@ -428,7 +437,7 @@ impl Run {
                 }
             };
             count_outcome(edge, outcome);
-            let hint = self.hint(outcome);
+            let hint = if answered { self.hint(outcome) } else { Hint::None };
             if outcome.is_failure() || !outcome.is_counted() {
                 let attempt = Attempt {
                     outcome,
@@ -466,10 +475,15 @@ impl Run {
                 }
             }
             call.upstream = elapsed;
+            call.request_bytes = upload.moved;
             self.note_streamed(&upload);
-            let Some(connection) = connection.filter(|_| matches!(outcome, Outcome::Status(_))) else {
+            let Some(connection) = connection.filter(|_| answered) else {
                 edge.finish(pick, outcome, elapsed, None, now);
-                let answer = failed_answer(outcome, edge);
+                let answer = if invalid {
+                    Answer::new(502, "invalid-reply", edge.name())
+                } else {
+                    failed_answer(outcome, edge)
+                };
                 if !upload.done {
                     call.keep_alive = false;
                 }
@@ -493,6 +507,7 @@ impl Run {
             chunked: self.request.framing == Framing::Chunked,
             reader,
             replay_max: edge.replay_bytes_max.as_u64() as usize,
+            moved: 0,
             replayable: true,
         }
     }
@@ -559,11 +574,7 @@ impl Run {
         // A body that is still arriving may take its time, as long as it moves.
         let strict = call.strict;
         let patience = |upload: &Upload, now: Nanos| {
-            if upload.done || strict {
-                deadline.instant()
-            } else {
-                deadline.instant().max(now + timeouts.body_read)
-            }
+            if upload.complete || strict { deadline.instant() } else { now + timeouts.body_read }
         };
         client.timer.set(patience(upload, call.started));
         let Client { socket, timer, half_closed, .. } = client;
@@ -586,8 +597,8 @@ impl Run {
                         return Poll::Ready(Waited::ClientRefused(refusal));
                     }
                     Poll::Pending => {
-                        if upload.written != sent_before {
-                            sent_before = upload.written;
+                        if upload.moved != sent_before {
+                            sent_before = upload.moved;
                             timer.set(patience(upload, worker.now()));
                         }
                     }
@@ -615,7 +626,7 @@ impl Run {
                             // Nobody asked for another protocol: an instance that changes it anyway is broken.
                             if !request.upgrade || !response.upgrade {
                                 worker.cells.upstream_invalid.add(1);
-                                return Poll::Ready(Waited::Failed(Outcome::Reset));
+                                return Poll::Ready(Waited::Invalid);
                             }
                             return Poll::Ready(Waited::Head);
                         }
@@ -632,7 +643,7 @@ impl Run {
                         Ok(Progress::Complete) => return Poll::Ready(Waited::Head),
                         Err(_) => {
                             worker.cells.upstream_invalid.add(1);
-                            return Poll::Ready(Waited::Failed(Outcome::Status(502)));
+                            return Poll::Ready(Waited::Invalid);
                         }
                     }
                     if upb.is_empty() {
@@ -754,6 +765,12 @@ impl Run {
         } else {
             drop(connection);
         }
+        if !relayed.complete && !relayed.begun && !relayed.client_gone {
+            // Nothing was sent yet, so the client can still be told what happened.
+            call.keep_alive &= upload.done;
+            let answer = Answer::new(502, "invalid-reply", edge.name());
+            return self.answer(client, call, Some(route), Some(edge), answer).await;
+        }
         let error = if relayed.complete {
             ""
         } else if relayed.client_gone {
@@ -836,6 +853,7 @@ impl Run {
                         Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => {
                             return Poll::Ready(Relayed {
                                 complete: false,
+                                begun: total > 0,
                                 reusable: false,
                                 client_gone: true,
                             });
@@ -855,7 +873,12 @@ impl Run {
                             }
                             return timer.poll(cx).map(|()| {
                                 worker.cells.write_timeouts.add(1);
-                                Relayed { complete: false, reusable: false, client_gone: true }
+                                Relayed {
+                                    complete: false,
+                                    begun: total > 0,
+                                    reusable: false,
+                                    client_gone: true,
+                                }
                             });
                         }
                     }
@@ -863,6 +886,7 @@ impl Run {
                 if !head_only {
                     reply.clear();
                     written = 0;
+                    direct = 0..0;
                 }
                 // 2. What was read becomes ready.
                 if reader.is_done() {
@@ -879,7 +903,12 @@ impl Run {
                     if !clean {
                         worker.cells.upstream_invalid.add(1);
                     }
-                    return Poll::Ready(Relayed { complete: true, reusable: clean, client_gone: false });
+                    return Poll::Ready(Relayed {
+                        complete: true,
+                        begun: true,
+                        reusable: clean,
+                        client_gone: false,
+                    });
                 }
                 if at < upb.len() {
                     match reader.step(&upb.filled()[at..]) {
@@ -914,6 +943,7 @@ impl Run {
                             worker.cells.upstream_invalid.add(1);
                             return Poll::Ready(Relayed {
                                 complete: false,
+                                begun: total > 0,
                                 reusable: false,
                                 client_gone: false,
                             });
@@ -933,14 +963,24 @@ impl Run {
                         if reader.end_of_stream() {
                             continue;
                         }
-                        return Poll::Ready(Relayed { complete: false, reusable: false, client_gone: false });
+                        return Poll::Ready(Relayed {
+                            complete: false,
+                            begun: total > 0,
+                            reusable: false,
+                            client_gone: false,
+                        });
                     }
                     Poll::Ready(Ok(read)) => {
                         waiting = Waiting::Nothing;
                         upb.advance(read);
                     }
                     Poll::Ready(Err(_)) => {
-                        return Poll::Ready(Relayed { complete: false, reusable: false, client_gone: false });
+                        return Poll::Ready(Relayed {
+                            complete: false,
+                            begun: total > 0,
+                            reusable: false,
+                            client_gone: false,
+                        });
                     }
                     Poll::Pending => {
                         if waiting != Waiting::Instance {
@@ -955,6 +995,7 @@ impl Run {
                                 Poll::Ready(Err(_)) => {
                                     return Poll::Ready(Relayed {
                                         complete: false,
+                                        begun: total > 0,
                                         reusable: false,
                                         client_gone: true,
                                     });
@@ -964,6 +1005,7 @@ impl Run {
                         }
                         return timer.poll(cx).map(|()| Relayed {
                             complete: false,
+                            begun: total > 0,
                             reusable: false,
                             client_gone: false,
                         });
@@ -1295,7 +1337,10 @@ impl Upload {
                     Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => {
                         return Poll::Ready(Err(UploadError::Upstream));
                     }
-                    Poll::Ready(Ok(wrote)) => self.written += wrote,
+                    Poll::Ready(Ok(wrote)) => {
+                        self.written += wrote;
+                        self.moved += wrote as u64;
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -1415,7 +1460,6 @@ fn failed_answer<'e>(outcome: Outcome, edge: &'e EdgeState) -> Answer<'e> {
             edge.cells().limit_refused.add(1);
             Answer { retry_after_secs: Some(1), ..Answer::new(503, "overloaded", edge.name()) }
         }
-        Outcome::Status(_) => Answer::new(502, "invalid-reply", edge.name()),
         _ => Answer::new(502, "connection-lost", edge.name()),
     }
 }

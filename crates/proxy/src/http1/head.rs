@@ -456,13 +456,16 @@ pub fn parse_response(
     Ok(Progress::Complete)
 }
 
+/// A request line is a target and about this much more.
+const REST_OF_LINE: usize = 32;
+
 /// An incomplete head is waited for while there is room for it; after that the reason decides the status.
 fn partial(window: &[u8], limits: &HeadLimits, request: bool) -> Result<Progress, Refusal> {
     if bare_line_feed(window) {
         return Err(Refusal::BareLineFeed);
     }
     let first_line = memchr::memchr(b'\n', window);
-    if request && first_line.is_none() && window.len() > limits.target_bytes + 32 {
+    if request && first_line.unwrap_or(window.len()) > limits.target_bytes + REST_OF_LINE {
         return Err(Refusal::TargetTooLong);
     }
     if window.len() >= limits.bytes {

@@ -1,0 +1,8 @@
+//! The proxy from outside: real sockets, scripted peers.
+#![allow(unreachable_pub, missing_debug_implementations, reason = "a test binary has no users")]
+
+mod faults;
+mod forwarding;
+mod hostile;
+mod running;
+mod support;
