@@ -1,11 +1,16 @@
 //! Getting a connection to an instance: its turn first, then an idle connection, then a new one.
 
+use crate::config::Protocol;
 use crate::edge::{EdgeState, Pick};
 use crate::serve::Client;
 use crate::socket::Socket;
+use crate::tls::ClientSide;
 use crate::upstream::{Connection, Refused};
 use crate::worker::Worker;
 use policy::{Deadline, Outcome};
+use rustls_pki_types::ServerName;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use units::Nanos;
@@ -19,6 +24,18 @@ pub(crate) enum NoConnection {
 
 /// A caller that ended its side may still be reading; one that has waited this long without a turn is taken at its word.
 const HALF_CLOSED_PATIENCE: Nanos = Nanos::from_millis(50);
+
+/// A new connection, encrypted if the service wants that.
+pub(crate) async fn dial(address: SocketAddr, tls: Option<&ClientSide>) -> io::Result<Socket> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    // Small writes must not wait for the peer's acknowledgement of the last one.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Ok(Socket::plain(stream)) };
+    let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+    let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
+    let stream = connector.connect(name, stream).await?;
+    Ok(Socket::tls(tokio_rustls::TlsStream::Client(stream)))
+}
 
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
@@ -52,17 +69,24 @@ pub(crate) async fn connect(
     if let Some(connection) = pick.instance.take_idle(now) {
         return Ok(connection);
     }
-    let timeout = edge.service.plan.borrow().config.connect_timeout;
-    client.timer.set(deadline.instant().min(now + timeout));
+    let plan = edge.service.plan.borrow().clone();
+    client.timer.set(deadline.instant().min(now + plan.config.connect_timeout));
     let slot = pick.instance.slot();
-    let connecting = tokio::net::TcpStream::connect(pick.instance.address);
-    match client.timer.limit(connecting).await {
-        Some(Ok(stream)) => {
-            // Small writes must not wait for the peer's acknowledgement of the last one.
-            let _ = stream.set_nodelay(true);
-            cells.connections_made.add(1);
-            Ok(slot.connected(Socket::plain(stream)))
+    let dial = || async {
+        let socket = dial(pick.instance.address, plan.tls.as_ref()).await?;
+        cells.connections_made.add(1);
+        Ok::<_, io::Error>(socket)
+    };
+    // Making a connection is rare and its state large, so it has a place of its own.
+    let connected = match plan.config.protocol {
+        Protocol::Http2 => {
+            let streams = worker.plan().config.limits.streams_per_connection as usize;
+            client.timer.limit(Box::pin(pick.instance.sessions.open(streams, dial))).await
         }
+        Protocol::Http1 | Protocol::Tcp => client.timer.limit(Box::pin(dial())).await,
+    };
+    match connected {
+        Some(Ok(socket)) => Ok(slot.connected(socket)),
         Some(Err(_)) => Err(NoConnection::Failed(Outcome::ConnectFailed)),
         None if deadline.has_passed(worker.now()) => Err(NoConnection::Failed(Outcome::Timeout)),
         None => Err(NoConnection::Failed(Outcome::ConnectFailed)),

@@ -42,6 +42,7 @@ async fn run(control: Arc<Control>, admin: Option<std::net::TcpListener>) {
                 tokio::task::spawn_local(crate::admin::serve(control.clone(), socket));
             }
             tokio::task::spawn_local(watch_memory(control.clone()));
+            tokio::task::spawn_local(watch_certificates(control.clone()));
             let mut resolver = Resolver::default();
             let mut checks = crate::health::Checks::default();
             while !control.stopped.load(Relaxed) {
@@ -63,6 +64,20 @@ async fn watch_memory(control: Arc<Control>) {
             .unwrap_or(0);
         control.pressure.store(pressure, Relaxed);
         tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Reads certificates again when their files change.
+async fn watch_certificates(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let plan = control.plan();
+        for listener in &plan.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            if let Err(message) = tls.certificates.refresh() {
+                eprintln!("isobar: listener `{}` keeps its certificates: {message}", listener.config.name);
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use crate::clock::Clock;
 use crate::config::{Config, ListenerKind, Mistake};
 use crate::log;
-use crate::plan::{Changes, Plan, Planner};
+use crate::plan::{Changes, Plan, Planner, Tls};
 use crate::record::Finished;
 use crate::serve::{Client, Runners, connection};
 use crate::socket::Socket;
@@ -174,7 +174,8 @@ impl Proxy {
         let mut planner = Planner::new(workers);
         let lines = config.access_log.as_ref().map_or(64, |log| (log.lines_max / 128).max(4) as usize);
         let writer = log::start_writer(lines).map_err(Error::Thread)?;
-        let (plan, _) = planner.plan(config, clock.now());
+        let tls = load_tls(&config).map_err(|mistake| Error::Config(vec![mistake]))?;
+        let (plan, _) = planner.plan(config, tls, clock.now());
         let mut bound = HashMap::default();
         let mut doors = Vec::new();
         for listener in &plan.listeners {
@@ -313,6 +314,7 @@ impl Control {
 
     pub(crate) fn reload(&self, config: Config) -> Result<(), Error> {
         config.check().map_err(Error::Config)?;
+        let tls = load_tls(&config).map_err(|mistake| Error::Config(vec![mistake]))?;
         let mut state = self.lock();
         let mut opened = Vec::new();
         let mut bound = state.bound.clone();
@@ -328,7 +330,7 @@ impl Control {
         let kept = |name: &str| config.listeners.iter().any(|listener| listener.name == name);
         let close: Vec<String> = state.bound.keys().filter(|name| !kept(name)).cloned().collect();
         bound.retain(|name, _| kept(name));
-        let (plan, changes) = state.planner.plan(config, self.clock.now());
+        let (plan, changes) = state.planner.plan(config, tls, self.clock.now());
         state.plan = plan.clone();
         state.bound = bound;
         let changes = Arc::new(changes);
@@ -358,6 +360,25 @@ impl Control {
             worker.send(Message::Drain { within });
         }
     }
+}
+
+/// Reads every certificate a configuration names, before anything of it takes effect.
+fn load_tls(config: &Config) -> Result<Tls, Mistake> {
+    let mut tls = Tls::default();
+    for listener in &config.listeners {
+        if let Some(settings) = &listener.tls {
+            let side = crate::tls::ServerSide::new(&listener.name, settings)?;
+            tls.listeners.insert(listener.name.clone(), side);
+        }
+    }
+    for service in &config.services {
+        if let Some(settings) = &service.tls {
+            let http2 = service.protocol == crate::config::Protocol::Http2;
+            let side = crate::tls::ClientSide::new(&service.name, settings, http2)?;
+            tls.services.insert(service.name.clone(), side);
+        }
+    }
+    Ok(tls)
 }
 
 /// One listening socket for each worker, all on one address.
@@ -512,18 +533,52 @@ async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: tokio::net::TcpListe
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
+                let tls = door.plan.borrow().tls.clone();
                 if let Some(client) = admit(&worker, &door, stream, peer) {
                     let http = matches!(door.plan.borrow().config.kind, ListenerKind::Http);
-                    if http {
-                        tokio::task::spawn_local(connection(client, runners.clone()));
-                    } else {
-                        tokio::task::spawn_local(crate::tunnel::tcp(client));
+                    match tls {
+                        Some(tls) => {
+                            tokio::task::spawn_local(shake_hands(client, tls, http, runners.clone()));
+                        }
+                        None if http => {
+                            tokio::task::spawn_local(connection(client, runners.clone()));
+                        }
+                        None => {
+                            tokio::task::spawn_local(crate::tunnel::tcp(client));
+                        }
                     }
                 }
             }
             // Out of file descriptors, or a client that left before we looked. Either passes; spinning would not help.
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
+    }
+}
+
+/// Opens the encrypted side, in the time a head may take, and serves what is inside.
+async fn shake_hands(mut client: Client, tls: crate::tls::ServerSide, http: bool, runners: Rc<Runners>) {
+    let worker = client.worker.clone();
+    let Socket::Plain(stream) = std::mem::replace(&mut client.socket, Socket::Closed) else { return };
+    client.timer.set(worker.now() + worker.plan().config.timeouts.header_read);
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
+    // Boxed: a handshake is large and short, a connection small and long.
+    let shaken = client.timer.limit(Box::pin(acceptor.accept(stream.into_inner()))).await;
+    let Some(Ok(stream)) = shaken else {
+        worker.cells.tls_failures.add(1);
+        return;
+    };
+    worker.cells.tls_handshakes.add(1);
+    let inner = stream.get_ref().1;
+    if inner.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        worker.cells.tls_resumed.add(1);
+    }
+    client.tls = true;
+    let http2 = inner.alpn_protocol() == Some(b"h2");
+    client.socket = Socket::tls(tokio_rustls::TlsStream::Server(stream));
+    match (http, http2) {
+        (true, true) => Box::pin(crate::h2::serve(client, Vec::new(), runners)).await,
+        (true, false) => connection(client, runners).await,
+        (false, _) => Box::pin(crate::tunnel::tcp(client)).await,
     }
 }
 
@@ -565,5 +620,6 @@ fn admit(
         tls: false,
         served: 0,
         half_closed: false,
+        counted: true,
     })
 }

@@ -411,7 +411,7 @@ impl Run {
             let invalid = matches!(waited, Waited::Invalid);
             let answered = matches!(waited, Waited::Head);
             let outcome = match waited {
-                Waited::Head => Outcome::Status(self.response.status),
+                Waited::Head => self.outcome(),
                 Waited::Failed(outcome) => outcome,
                 Waited::Invalid => Outcome::Reset,
                 Waited::ClientGone => {
@@ -614,7 +614,8 @@ impl Run {
                         } else {
                             Outcome::Reset
                         };
-                        return Poll::Ready(Waited::Failed(outcome));
+                        let said = up.fault().filter(|_| upb.is_empty());
+                        return Poll::Ready(Waited::Failed(said.unwrap_or(outcome)));
                     }
                     Poll::Ready(Ok(read)) => upb.advance(read),
                     Poll::Pending => break,
@@ -680,13 +681,22 @@ impl Run {
         }
     }
 
+    /// What the reply's head says. A gRPC status in it is the truth, whatever HTTP says.
+    fn outcome(&self) -> Outcome {
+        let grpc = self.response.find(Kind::GrpcStatus, self.upb.filled()).and_then(decimal);
+        grpc.map_or(Outcome::Status(self.response.status), |code| Outcome::Grpc(code.min(255) as u8))
+    }
+
     /// What the peer said about trying again.
     fn hint(&self, outcome: Outcome) -> Hint {
-        let Outcome::Status(status) = outcome else { return Hint::None };
-        if !matches!(status, 429 | 503) {
+        let buffer = self.upb.filled();
+        if let Some(pushback) = self.response.find(Kind::GrpcPushback, buffer) {
+            return decimal(pushback)
+                .map_or(Hint::Never, |ms| Hint::Exactly(Nanos::from_millis(ms.min(3_600_000))));
+        }
+        if !matches!(outcome, Outcome::Status(429 | 503)) {
             return Hint::None;
         }
-        let buffer = self.upb.filled();
         if self.response.has(Kind::IsobarError) {
             // Another proxy has tried already. Trying here as well would multiply.
             return Hint::Never;
@@ -712,6 +722,7 @@ impl Run {
     ) -> After {
         let worker = self.worker.clone();
         let status = self.response.status;
+        let judged = self.outcome();
         if status == 101 {
             return crate::tunnel::upgraded(
                 self,
@@ -751,7 +762,7 @@ impl Run {
         self.note_streamed(&upload);
         let now = worker.now();
         let outcome = match (relayed.complete, relayed.client_gone) {
-            (true, _) => Outcome::Status(status),
+            (true, _) => judged,
             (false, true) => Outcome::Cancelled,
             (false, false) => Outcome::Reset,
         };

@@ -9,6 +9,7 @@
 //! control    admin, health checks, names, memory          exchange   one request's phases
 //! config     the snapshot          plan   made ready      edge       the policies' state for one caller and service
 //! http1      bytes to heads and bodies, without I/O       upstream   instances, their gates and their connections
+//! h2         streams as HTTP/1 messages on a `pipe`    tls        certificates and handshakes
 //! router     host and path to route                       tunnel     bytes both ways
 //! ```
 //! **Invariant:** knows no file and no model. `control` compiles those into a [`config::Config`].
@@ -29,6 +30,7 @@ mod engine;
 mod exchange;
 pub mod fuzz;
 mod grpc_health;
+mod h2;
 mod heads;
 mod health;
 pub mod http1;
@@ -36,6 +38,7 @@ mod identity;
 mod limits;
 mod log;
 mod mirror;
+mod pipe;
 mod plan;
 pub mod record;
 mod router;
@@ -44,6 +47,7 @@ mod sni;
 mod socket;
 mod stats;
 mod timers;
+mod tls;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -7,6 +7,7 @@
 use crate::config::{self, Action, Config, Listener, Route, ValueMatch};
 use crate::router::{Condition, Entry, Router, Source};
 use crate::stats::{EdgeCells, PerWorker, RouteCells, VersionCells};
+use crate::tls::{ClientSide, ServerSide};
 use hashbrown::HashMap;
 use regex::bytes::Regex;
 use smallvec::SmallVec;
@@ -16,7 +17,7 @@ use units::Nanos;
 /// Room for 255 routes between any two of a file that was loaded at once.
 const ORDER_GAP_BITS: u32 = 8;
 
-type Names<V> = HashMap<String, V, foldhash::fast::FixedState>;
+pub(crate) type Names<V> = HashMap<String, V, foldhash::fast::FixedState>;
 
 /// What the workers run.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct ListenerPlan {
     /// For listeners that are no HTTP: the edge of everything that comes in.
     pub(crate) tcp_edge: Option<u32>,
     pub(crate) by_name: Vec<(String, u32)>,
+    pub(crate) tls: Option<ServerSide>,
 }
 
 impl ListenerPlan {
@@ -77,8 +79,16 @@ pub(crate) struct EdgePlan {
 #[derive(Debug)]
 pub(crate) struct ServicePlan {
     pub(crate) config: Arc<config::Service>,
+    pub(crate) tls: Option<ClientSide>,
     /// Every version an endpoint has, in order of their names; instances carry the index.
     pub(crate) versions: Vec<String>,
+}
+
+/// What was read for the parts that encrypt, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Tls {
+    pub(crate) listeners: Names<ServerSide>,
+    pub(crate) services: Names<ClientSide>,
 }
 
 /// Which slots and listeners a worker must look at again.
@@ -110,14 +120,17 @@ impl Planner {
     }
 
     /// Plans a snapshot that has passed [`Config::check`].
-    pub(crate) fn plan(&mut self, config: Config, now: Nanos) -> (Arc<Plan>, Changes) {
+    pub(crate) fn plan(&mut self, config: Config, mut tls: Tls, now: Nanos) -> (Arc<Plan>, Changes) {
         let last = self.last.take();
         let mut changes = Changes::default();
         self.generation += 1;
-        let services = self.services(&config, last.as_deref(), &mut changes);
+        let services = self.services(&config, &mut tls, last.as_deref(), &mut changes);
         let edges = self.edges(&config, &services, last.as_deref(), &mut changes);
-        let listeners =
-            config.listeners.iter().map(|listener| self.listener(listener, last.as_deref())).collect();
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| self.listener(listener, &mut tls, last.as_deref()))
+            .collect();
         let plan = Arc::new(Plan {
             config: Arc::new(config),
             generation: self.generation,
@@ -133,6 +146,7 @@ impl Planner {
     fn services(
         &mut self,
         config: &Config,
+        tls: &mut Tls,
         last: Option<&Plan>,
         changes: &mut Changes,
     ) -> Vec<Option<Arc<ServicePlan>>> {
@@ -150,7 +164,11 @@ impl Planner {
                         service.endpoints.iter().map(|endpoint| endpoint.version.clone()).collect();
                     versions.sort();
                     versions.dedup();
-                    Arc::new(ServicePlan { config: service.clone(), versions })
+                    Arc::new(ServicePlan {
+                        config: service.clone(),
+                        tls: tls.services.remove(&service.name),
+                        versions,
+                    })
                 }
             };
             slots[slot as usize] = Some(plan);
@@ -204,7 +222,7 @@ impl Planner {
         slots
     }
 
-    fn listener(&self, listener: &Arc<Listener>, last: Option<&Plan>) -> Arc<ListenerPlan> {
+    fn listener(&self, listener: &Arc<Listener>, tls: &mut Tls, last: Option<&Plan>) -> Arc<ListenerPlan> {
         let before =
             last.and_then(|last| last.listeners.iter().find(|before| before.config.name == listener.name));
         if let Some(before) = before
@@ -267,7 +285,18 @@ impl Planner {
                     .collect(),
             ),
         };
-        Arc::new(ListenerPlan { config: listener.clone(), router, routes, tcp_edge, by_name })
+        // The files behind unchanged settings are watched, so what was made of them goes on, tickets and all.
+        let new_tls = tls.listeners.remove(&listener.name);
+        let kept_tls =
+            before.filter(|before| before.config.tls == listener.tls).and_then(|before| before.tls.clone());
+        Arc::new(ListenerPlan {
+            config: listener.clone(),
+            router,
+            routes,
+            tcp_edge,
+            by_name,
+            tls: kept_tls.or(new_tls),
+        })
     }
 
     fn targets(&self, route: &Route) -> SmallVec<[TargetPlan; 1]> {

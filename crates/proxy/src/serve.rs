@@ -34,10 +34,15 @@ pub(crate) struct Client {
     pub(crate) served: u64,
     /// The client has said that it will send nothing more.
     pub(crate) half_closed: bool,
+    /// A connection of its own, and not a stream of one that is counted already.
+    pub(crate) counted: bool,
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
         let worker = &self.worker;
         worker.connections.set(worker.connections.get().saturating_sub(1));
         worker.cells.connections.set(u64::from(worker.connections.get()));
@@ -56,6 +61,8 @@ impl Drop for Client {
 pub(crate) enum Fate {
     Idle,
     Closed,
+    /// The client speaks HTTP/2; what it has said so far is in the mailbox.
+    Http2,
 }
 
 /// Everything a request in progress needs, reused by the next.
@@ -91,6 +98,8 @@ pub(crate) enum BodyPlace {
 struct Mailbox {
     to_runner: RefCell<Option<Client>>,
     done: RefCell<Option<(Client, Fate)>>,
+    /// What a client of HTTP/2 said before it was known to be one.
+    said: RefCell<Vec<u8>>,
 }
 
 struct Runner {
@@ -161,10 +170,14 @@ pub(crate) async fn connection(mut client: Client, runners: Rc<Runners>) {
             runner.mailbox.done.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
         })
         .await;
+        let said = runner.mailbox.said.take();
         runners.put(runner);
         client = back;
-        if fate == Fate::Closed {
-            return;
+        match fate {
+            Fate::Idle => {}
+            Fate::Closed => return,
+            // Boxed, because the other connections should not be as large as this one.
+            Fate::Http2 => return Box::pin(crate::h2::serve(client, said, runners)).await,
         }
     }
 }
@@ -190,6 +203,9 @@ async fn run(worker: Rc<Worker>, mailbox: Rc<Mailbox>) -> Infallible {
         })
         .await;
         let fate = run.serve(&mut client).await;
+        if fate == Fate::Http2 {
+            *mailbox.said.borrow_mut() = run.inb.filled().to_vec();
+        }
         run.tidy();
         *mailbox.done.borrow_mut() = Some((client, fate));
     }
@@ -200,6 +216,7 @@ enum HeadRead {
     Request,
     Idle,
     Closed,
+    Http2,
     Refused(Refusal),
 }
 
@@ -211,6 +228,7 @@ impl Run {
                 HeadRead::Request => {}
                 HeadRead::Idle => return Fate::Idle,
                 HeadRead::Closed => return Fate::Closed,
+                HeadRead::Http2 => return Fate::Http2,
                 HeadRead::Refused(refusal) => {
                     self.refuse(client, refusal).await;
                     return Fate::Closed;
@@ -250,21 +268,24 @@ impl Run {
             if self.inb.filled().starts_with(b"\r\n") && !began {
                 self.inb.remove(0, 2);
             }
-            if !self.inb.is_empty() {
+            let preface = &crate::h2::PREFACE[..self.inb.len().min(crate::h2::PREFACE.len())];
+            let may_be_http2 = client.served == 0 && client.counted && self.inb.filled().starts_with(preface);
+            if may_be_http2 && self.inb.len() >= crate::h2::PREFACE.len() {
+                return HeadRead::Http2;
+            }
+            if !self.inb.is_empty() && !may_be_http2 {
                 match parse_request(self.inb.filled(), &limits, &mut self.request) {
                     Ok(Progress::Complete) => return HeadRead::Request,
                     Ok(Progress::Partial) => {}
                     Err(refusal) => return HeadRead::Refused(refusal),
                 }
-                if client.half_closed {
-                    return HeadRead::Closed;
-                }
-                if !began {
-                    began = true;
-                    client.timer.set(self.worker.now() + plan.config.timeouts.header_read);
-                }
-            } else if client.half_closed {
+            }
+            if client.half_closed {
                 return HeadRead::Closed;
+            }
+            if !began && !self.inb.is_empty() {
+                began = true;
+                client.timer.set(self.worker.now() + plan.config.timeouts.header_read);
             }
             let inb = &mut self.inb;
             let read = poll_fn(|cx| match client.socket.poll_read(cx, inb.space()) {

@@ -2,16 +2,21 @@
 //!
 //! Every method takes `&self`: the two directions of a connection are driven by one task, and never by two at once.
 
+use crate::pipe::Pipe;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 #[derive(Debug)]
 pub(crate) enum Socket {
     Plain(RefCell<TcpStream>),
+    Tls(Box<RefCell<TlsStream<TcpStream>>>),
+    /// A stream of HTTP/2, translated.
+    Pipe(Pipe),
     /// What is left behind when a connection is moved elsewhere.
     Closed,
 }
@@ -25,11 +30,18 @@ impl Socket {
         Self::Plain(RefCell::new(stream))
     }
 
+    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(RefCell::new(stream)))
+    }
+
     /// Ready when a read would not wait: bytes, the end, or an error.
     #[inline]
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.borrow().poll_read_ready(cx),
+            // Whoever asks has read until nothing was left, so nothing readable waits inside.
+            Self::Tls(stream) => stream.borrow().get_ref().0.poll_read_ready(cx),
+            Self::Pipe(pipe) => pipe.poll_readable(cx),
             Self::Closed => closed(),
         }
     }
@@ -41,9 +53,14 @@ impl Socket {
 
     #[inline]
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Self::Pipe(pipe) = self {
+            return pipe.poll_read(cx, into);
+        }
         let mut into = ReadBuf::new(into);
         match self {
             Self::Plain(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
+            Self::Tls(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
+            Self::Pipe(_) => return closed(),
             Self::Closed => return closed(),
         }
         Poll::Ready(Ok(into.filled().len()))
@@ -53,6 +70,8 @@ impl Socket {
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes),
+            Self::Pipe(pipe) => pipe.poll_write(cx, bytes),
             Self::Closed => closed(),
         }
     }
@@ -70,6 +89,8 @@ impl Socket {
         match self {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut())
                 .poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+            // Encryption copies anyway, and a pipe does, too: one after the other.
+            Self::Tls(_) | Self::Pipe(_) => self.poll_write(cx, first),
             Self::Closed => closed(),
         }
     }
@@ -78,6 +99,8 @@ impl Socket {
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
+            Self::Pipe(_) => Poll::Ready(Ok(())),
             Self::Closed => closed(),
         }
     }
@@ -86,7 +109,20 @@ impl Socket {
     pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
+            Self::Pipe(pipe) => {
+                pipe.end();
+                Poll::Ready(Ok(()))
+            }
             Self::Closed => closed(),
+        }
+    }
+
+    /// What a translated stream said about its end, if it said anything.
+    pub(crate) fn fault(&self) -> Option<policy::Outcome> {
+        match self {
+            Self::Pipe(pipe) => pipe.fault(),
+            _ => None,
         }
     }
 
@@ -96,6 +132,11 @@ impl Socket {
             Self::Plain(stream) => {
                 let _ = socket2::SockRef::from(&*stream.borrow()).set_linger(Some(std::time::Duration::ZERO));
             }
+            Self::Tls(stream) => {
+                let _ = socket2::SockRef::from(stream.borrow().get_ref().0)
+                    .set_linger(Some(std::time::Duration::ZERO));
+            }
+            Self::Pipe(pipe) => pipe.fail(policy::Outcome::Reset),
             Self::Closed => {}
         }
     }

@@ -43,6 +43,7 @@ pub(crate) struct Instance {
     connections: Cell<u32>,
     /// Who may start now, who waits and who is refused, so that an overloaded instance does what it can.
     gate: RefCell<Overload<Rc<Waiter>>>,
+    pub(crate) sessions: crate::h2::Sessions,
     /// Requests served, for people.
     pub(crate) requests: Cell<u64>,
     pub(crate) failures: Cell<u64>,
@@ -81,6 +82,8 @@ pub(crate) struct Connection {
     pub(crate) reused: bool,
     pub(crate) served: u64,
     kept: bool,
+    /// A stream, which carries one request.
+    single_use: bool,
 }
 
 /// A place among the connections an instance may have.
@@ -100,6 +103,7 @@ impl Instance {
             idle: RefCell::default(),
             connections: Cell::new(0),
             gate: RefCell::new(Overload::new(gate)),
+            sessions: crate::h2::Sessions::default(),
             requests: Cell::new(0),
             failures: Cell::new(0),
             idle_learned: Cell::new(Nanos::MAX),
@@ -119,6 +123,7 @@ impl Instance {
                     reused: true,
                     served: connection.served,
                     kept: false,
+                    single_use: false,
                 });
             }
             if !stale {
@@ -348,7 +353,15 @@ impl Drop for Entered {
 impl Slot {
     pub(crate) fn connected(mut self, socket: Socket) -> Connection {
         self.taken = false;
-        Connection { socket, instance: self.instance.clone(), reused: false, served: 0, kept: false }
+        let single_use = matches!(socket, Socket::Pipe(_));
+        Connection {
+            socket,
+            instance: self.instance.clone(),
+            reused: false,
+            served: 0,
+            kept: false,
+            single_use,
+        }
     }
 }
 
@@ -369,7 +382,7 @@ impl Connection {
             let promised = Nanos::from_secs(u64::from(promised));
             lasts = lasts.min(promised.saturating_sub(Nanos::from_secs(1)).max(promised / 2));
         }
-        if self.instance.closed.get() || lasts.is_zero() {
+        if self.single_use || self.instance.closed.get() || lasts.is_zero() {
             return;
         }
         self.kept = true;

@@ -271,7 +271,7 @@ impl Worker {
                 if thorough {
                     instance.sweep(now);
                 }
-                open += u64::from(instance.connections());
+                open += u64::from(instance.connections()) + instance.sessions.len() as u64;
                 idle += instance.idle_len() as u64;
             }
         }
