@@ -140,44 +140,48 @@ impl Runners {
 }
 
 /// A connection from its first byte to its last. Small, because there are many and most are idle.
-pub(crate) async fn connection(mut client: Client, runners: Rc<Runners>) {
-    loop {
-        let timeouts = client.worker.plan().config.timeouts.keep_alive;
-        client.timer.set(client.worker.now() + timeouts);
-        let readable = poll_fn(|cx| {
-            if let Poll::Ready(ready) = client.socket.poll_readable(cx) {
-                return Poll::Ready(Some(ready));
+/// No `async fn`, because that would keep its arguments twice.
+#[allow(clippy::manual_async_fn, reason = "an async block uses what it captured where it is")]
+pub(crate) fn connection(mut client: Client, runners: Rc<Runners>) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let timeouts = client.worker.plan().config.timeouts.keep_alive;
+            client.timer.set(client.worker.now() + timeouts);
+            let readable = poll_fn(|cx| {
+                if let Poll::Ready(ready) = client.socket.poll_readable(cx) {
+                    return Poll::Ready(Some(ready));
+                }
+                // A drain wakes everybody; those who are idle leave.
+                if client.worker.draining.get() || client.door.closing.get() {
+                    return Poll::Ready(None);
+                }
+                client.timer.poll(cx).map(|()| None)
+            })
+            .await;
+            match readable {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return,
+                None => {
+                    client.worker.cells.idle_closed.add(1);
+                    return;
+                }
             }
-            // A drain wakes everybody; those who are idle leave.
-            if client.worker.draining.get() || client.door.closing.get() {
-                return Poll::Ready(None);
+            let mut runner = runners.take();
+            *runner.mailbox.to_runner.borrow_mut() = Some(client);
+            let (back, fate) = poll_fn(|cx| {
+                let Poll::Pending = runner.future.as_mut().poll(cx);
+                runner.mailbox.done.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
+            })
+            .await;
+            let said = runner.mailbox.said.take();
+            runners.put(runner);
+            client = back;
+            match fate {
+                Fate::Idle => {}
+                Fate::Closed => return,
+                // Boxed, because the other connections should not be as large as this one.
+                Fate::Http2 => return Box::pin(crate::h2::serve(client, said, runners)).await,
             }
-            client.timer.poll(cx).map(|()| None)
-        })
-        .await;
-        match readable {
-            Some(Ok(())) => {}
-            Some(Err(_)) => return,
-            None => {
-                client.worker.cells.idle_closed.add(1);
-                return;
-            }
-        }
-        let mut runner = runners.take();
-        *runner.mailbox.to_runner.borrow_mut() = Some(client);
-        let (back, fate) = poll_fn(|cx| {
-            let Poll::Pending = runner.future.as_mut().poll(cx);
-            runner.mailbox.done.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await;
-        let said = runner.mailbox.said.take();
-        runners.put(runner);
-        client = back;
-        match fate {
-            Fate::Idle => {}
-            Fate::Closed => return,
-            // Boxed, because the other connections should not be as large as this one.
-            Fate::Http2 => return Box::pin(crate::h2::serve(client, said, runners)).await,
         }
     }
 }
@@ -420,5 +424,21 @@ pub(crate) fn head_limits(limits: &crate::config::Limits) -> crate::http1::HeadL
         bytes: limits.head_bytes.as_u64() as usize,
         target_bytes: limits.target_bytes.as_u64() as usize,
         headers: limits.headers as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<F>(_: impl Fn(Client, Rc<Runners>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand idle connections are ten thousand of these, so their size is watched.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_output(connection);
+        assert!(size <= 256, "{size} bytes, of which the client is {}", size_of::<Client>());
     }
 }

@@ -4,5 +4,6 @@
 mod faults;
 mod forwarding;
 mod hostile;
+mod http2;
 mod running;
 mod support;
