@@ -246,11 +246,14 @@ pub struct Link {
     pub errors: u64,
 }
 
+/// Calls and errors by the service called.
+type Callees = HashMap<Box<str>, (u64, u64)>;
+
 /// Adds up links over traces.
 #[derive(Clone, Debug, Default)]
 pub struct Linker {
     /// By parent, then child: a known pair is found without making an owned key.
-    counts: HashMap<Box<str>, HashMap<Box<str>, (u64, u64)>>,
+    counts: HashMap<Box<str>, Callees>,
 }
 
 impl Linker {

@@ -2,7 +2,7 @@
 //!
 //! A frame of history is one blob: series in ascending order, each a handful of varints. One byte budget for each of the
 //! two rings. When a ring is over its budget, its oldest frames first give up resolution (a quarter of the buckets, then
-//! a sixteenth, then one per octave: see [`Sparse`]), and only when nothing is left to give up does the oldest go before
+//! a sixteenth, then one per octave: see [`Sparse`]; byte counts become KiB), and only when nothing is left to give up does the oldest go before
 //! its time. Every answer says how far its percentiles may be off.
 
 use super::{Counter, Counters, Delta, Frame, SeriesId, Sparse};
@@ -69,6 +69,8 @@ const INDEX_EVERY: usize = 64;
 /// How far resolution may fall (one bucket per octave) and in what steps.
 const SHIFT_MAX: u8 = 6;
 const SHIFT_STEP: u8 = 2;
+/// Frames that give up resolution at each frame taken: eight a second, while a ring takes at most one.
+const GENTLE: usize = 2;
 
 impl Stored {
     fn bytes(&self) -> usize {
@@ -172,12 +174,25 @@ impl Encoder {
     }
 }
 
+/// Counters that are stored in KiB once a frame gave up resolution: nobody reads the last bytes of an hour ago.
+const BYTE_COUNTERS: usize = 2;
+const _: () = assert!(Counter::RequestBytes as usize == 0 && Counter::ResponseBytes as usize == 1);
+
+/// Which counters an entry has: none, just the two of bytes (nearly every entry), or those of a bit set.
+const NO_COUNTERS: u64 = 0;
+const BYTES_ONLY: u64 = 1;
+const COUNTER_SET: u64 = 2;
+
 /// Latency (buckets as gap and count in one varint, sum in microseconds), then the counters that are not zero.
 /// Microseconds, because two bytes an entry are worth more than the sum's last three digits.
 fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
-    let some_counters = counters.iter().any(|count| *count > 0);
-    let flags =
-        u64::from(some_counters) | u64::from(latency.zero > 0) << 1 | (latency.buckets.len() as u64) << 2;
+    let set = counters.iter().enumerate().fold(0u64, |set, (at, count)| set | u64::from(*count > 0) << at);
+    let which = match set {
+        0 => NO_COUNTERS,
+        0b11 => BYTES_ONLY,
+        _ => COUNTER_SET,
+    };
+    let flags = which | u64::from(latency.zero > 0) << 2 | (latency.buckets.len() as u64) << 3;
     put_varint(blob, flags);
     if latency.zero > 0 {
         put_varint(blob, latency.zero);
@@ -203,19 +218,21 @@ fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
         }
         last = Some(*index);
     }
-    if some_counters {
-        let set = counters.iter().enumerate().filter(|(_, count)| **count > 0);
-        put_varint(blob, set.clone().fold(0, |bits, (at, _)| bits | 1 << at));
-        set.for_each(|(_, count)| put_varint(blob, *count));
+    if which == COUNTER_SET {
+        put_varint(blob, set);
+    }
+    for (at, count) in counters.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let in_kib = at < BYTE_COUNTERS && latency.shift > 0;
+        put_varint(blob, if in_kib { count.div_ceil(1024) } else { *count });
     }
 }
 
 fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(u32, Sparse, Counters)> {
     let gap = u32::try_from(reader.varint().ok()?).ok()?;
     let flags = reader.varint().ok()?;
-    let buckets = usize::try_from(flags >> 2).ok()?;
+    let buckets = usize::try_from(flags >> 3).ok()?;
     let mut latency = Sparse { shift, ..Sparse::default() };
-    if flags & 2 != 0 {
+    if flags & 4 != 0 {
         latency.zero = reader.varint().ok()?;
     }
     if buckets > 0 || latency.zero > 0 {
@@ -240,13 +257,14 @@ fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(u32, Sparse, Counte
         latency.buckets.push((i16::try_from(index).ok()?, count));
     }
     let mut counters = Counters::default();
-    if flags & 1 != 0 {
-        let set = reader.varint().ok()?;
-        for (at, counter) in counters.iter_mut().enumerate() {
-            if set & 1 << at != 0 {
-                *counter = reader.varint().ok()?;
-            }
-        }
+    let set = match flags & 3 {
+        NO_COUNTERS => 0,
+        BYTES_ONLY => 0b11,
+        _ => reader.varint().ok()?,
+    };
+    for (at, counter) in counters.iter_mut().enumerate().filter(|(at, _)| set & 1 << at != 0) {
+        let count = reader.varint().ok()?;
+        *counter = if at < BYTE_COUNTERS && shift > 0 { count.saturating_mul(1024) } else { count };
     }
     Some((gap, latency, counters))
 }
@@ -302,6 +320,7 @@ impl Ring {
             latency.merge(&delta.latency);
             (0..Counter::COUNT).for_each(|at| counters[at] += delta.counters[at]);
         }
+        self.give_up_gently();
     }
 
     /// Stores the frame that was being filled.
@@ -349,6 +368,20 @@ impl Ring {
                     self.dropped_early += 1;
                 }
                 None => break,
+            }
+        }
+    }
+
+    /// A little at every frame once the ring is nearly full, so that no frame has to pay for many.
+    fn give_up_gently(&mut self) {
+        for _ in 0..GENTLE {
+            if self.bytes <= self.bytes_max / 32 * 31 {
+                return;
+            }
+            let coarsest = self.frames.iter().map(|frame| frame.shift).min().unwrap_or(SHIFT_MAX);
+            match self.frames.iter().position(|frame| frame.shift == coarsest && coarsest < SHIFT_MAX) {
+                Some(at) => self.coarsen(at),
+                None => return,
             }
         }
     }
@@ -596,6 +629,11 @@ mod tests {
             values.iter().for_each(|value| latency.record(Nanos(*value)));
             latency.coarsen(shift);
             latency.sum = latency.sum / 1_000 * 1_000;
+            let mut counters = counters;
+            let rounded = |count: u64| count.div_ceil(1024).saturating_mul(1024);
+            if shift > 0 {
+                counters[..BYTE_COUNTERS].iter_mut().for_each(|count| *count = rounded(*count));
+            }
             let stored = Stored::encode(1, series.iter().map(|series| (SeriesId(*series), &latency, &counters)));
             let mut got = Vec::new();
             stored.decode(0, u32::MAX, |series, read, sums| { assert_eq!((&read, &sums), (&latency, &counters)); got.push(series.0); });
