@@ -5,6 +5,7 @@
 
 use super::network::{INTERNET_PRICE_PER_GB, links, locations};
 use super::policy_of::in_force;
+use super::scale_of::scale;
 use super::*;
 use model::span::Span;
 use model::system as m;
@@ -158,7 +159,7 @@ impl Compiler<'_> {
                     .as_ref()
                     .map(|it| StorePlan { copies: it.copies, consistency: it.consistency }),
                 topic: None,
-                autoscale: service.autoscale.clone(),
+                autoscale: service.autoscale.as_ref().map(scale),
                 versions: versions.collect(),
                 availability: slo.and_then(|it| it.availability.as_ref()).map(|it| it.value),
                 latency: slo

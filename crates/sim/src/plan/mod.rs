@@ -9,6 +9,7 @@
 mod compile;
 mod network;
 mod policy_of;
+mod scale_of;
 mod utilisation;
 
 pub use compile::{PlanError, Recordings, compile};
@@ -109,7 +110,7 @@ pub struct Station {
     pub cache: Option<CachePlan>,
     pub store: Option<StorePlan>,
     pub topic: Option<TopicPlan>,
-    pub autoscale: Option<model::system::Autoscale>,
+    pub autoscale: Option<policy::settings::scale::Scale>,
     pub versions: Vec<VersionPlan>,
     pub availability: Option<Percent>,
     pub latency: Vec<(Percent, Nanos)>,

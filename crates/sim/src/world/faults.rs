@@ -221,7 +221,7 @@ impl World<'_> {
                     self.lose_copies(now, *instance);
                 }
                 Standing::Up => self.wake(now, index),
-                Standing::Paused => {}
+                Standing::Paused | Standing::Draining => {}
             }
             self.tell_callers(now, *instance, was, to);
         }
@@ -232,7 +232,8 @@ impl World<'_> {
     /// Callers learn it from the checks: some checks in a row, the first at a phase of its own.
     fn tell_callers(&mut self, now: Nanos, instance: u32, was: Standing, to: Standing) {
         let health = self.plan.stations[self.instances[instance as usize].station as usize].health;
-        if to == Standing::Absent || was == Standing::Absent && to == Standing::Up {
+        let by_scaling = |it| matches!(it, Standing::Absent | Standing::Draining);
+        if by_scaling(to) || by_scaling(was) && to == Standing::Up {
             // Scaling is announced by whoever scales.
             return self.on_health(now, instance);
         }
@@ -308,9 +309,9 @@ impl World<'_> {
             let standing = self.instances[instance as usize].standing;
             let wanted = (number as u32) < count;
             let to = match (standing, wanted) {
-                (Standing::Absent, true) => Standing::Up,
-                (Standing::Absent, false) | (_, true) => continue,
-                (_, false) => Standing::Absent,
+                (Standing::Absent | Standing::Draining, true) => Standing::Up,
+                (Standing::Absent | Standing::Draining, false) | (_, true) => continue,
+                (_, false) => Standing::Draining,
             };
             if let Undo::Standing(mut was) = self.set_standing(now, &[instance], to) {
                 before.append(&mut was);

@@ -28,7 +28,7 @@ impl World<'_> {
             (attempt.instance, attempt.number, attempt.deadline, attempt.call);
         let standing = self.instances[instance as usize].standing;
         match standing {
-            Standing::Up | Standing::Paused => {}
+            Standing::Up | Standing::Draining | Standing::Paused => {}
             Standing::Stopped | Standing::Absent => {
                 return self.answer(now, key, instance, Err(Failed::by(Cause::Connect)), 0);
             }
@@ -77,7 +77,7 @@ impl World<'_> {
             return self.finish_job(now, key, Err(Failed::by(Cause::Limit)), Cause::Limit);
         }
         let instance = &self.instances[index];
-        let free = instance.busy < instance.limit && instance.standing == Standing::Up;
+        let free = instance.busy < instance.limit && instance.standing.works();
         if free && instance.queue.is_empty() && !deadline.has_passed(now) {
             return self.start(now, key);
         }
@@ -123,7 +123,7 @@ impl World<'_> {
         }
         loop {
             let instance = &self.instances[index];
-            if instance.busy >= instance.limit || instance.standing != Standing::Up {
+            if instance.busy >= instance.limit || !instance.standing.works() {
                 break;
             }
             self.measure(now, index);

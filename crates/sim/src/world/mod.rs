@@ -15,6 +15,7 @@ mod job;
 mod load;
 mod network;
 mod outbound;
+mod scale;
 mod store;
 mod topic;
 
@@ -29,6 +30,7 @@ use outbound::Outbound;
 use policy::settings::Priority;
 use policy::settings::Queue as Settings;
 use policy::{Deadline, HedgeState, Outcome, Permit, Queue, RetryState, Ticket};
+use scale::ScaleState;
 use store::StoreState;
 use topic::TopicState;
 use units::Nanos;
@@ -54,6 +56,8 @@ mod kind {
     pub(super) const STORED: u8 = 16;
     pub(super) const DELIVER: u8 = 17;
     pub(super) const LOOK: u8 = 18;
+    pub(super) const SCALE: u8 = 19;
+    pub(super) const GROW: u8 = 20;
 }
 
 /// A failure on its way up: what first went wrong, and what the next caller sees of it.
@@ -189,8 +193,16 @@ enum Standing {
     Stopped,
     /// The machine is gone: nobody answers.
     Silent,
+    /// Taken out by scaling: ends what it has, and is given nothing more.
+    Draining,
     /// Not started: a spare.
     Absent,
+}
+
+impl Standing {
+    const fn works(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
+    }
 }
 
 #[derive(Debug)]
@@ -259,6 +271,7 @@ pub(crate) struct World<'p> {
     caches: Vec<Option<Cache>>,
     stores: Vec<Option<StoreState>>,
     topics: Vec<Option<TopicState>>,
+    scalers: Vec<Option<ScaleState>>,
     loads: Vec<load::LoadState>,
     link_faults: Vec<LinkFault>,
     any_link_fault: bool,
@@ -295,6 +308,11 @@ impl<'p> World<'p> {
         let stores =
             plan.stations.iter().map(|it| it.store.map(|store| StoreState::new(store, it.instances)));
         let topics = plan.stations.iter().map(|it| it.topic.as_ref().map(TopicState::new));
+        let scalers = plan.stations.iter().map(|it| {
+            let standing =
+                it.instances.iter().filter(|it| plan.instances[*it as usize].initial).count() as u32;
+            it.autoscale.as_ref().map(|scale| ScaleState::new(scale, standing))
+        });
         let mut world = Self {
             plan,
             events: EventQueue::new(),
@@ -310,6 +328,7 @@ impl<'p> World<'p> {
             caches: caches.collect(),
             stores: stores.collect(),
             topics: topics.collect(),
+            scalers: scalers.collect(),
             loads: Vec::new(),
             link_faults: vec![LinkFault::default(); plan.links.len()],
             any_link_fault: false,
@@ -322,6 +341,7 @@ impl<'p> World<'p> {
         world.make_outbounds();
         world.start_loads();
         world.schedule_faults();
+        world.start_scalers();
         world
     }
 
@@ -367,6 +387,8 @@ impl<'p> World<'p> {
             kind::SWEEP => self.on_sweep(now, event.id),
             kind::RESTORE => self.on_restore(now, event.id),
             kind::STORED => self.on_stored(now, Slab::<Job>::key_of(event)),
+            kind::SCALE => self.on_scale(now, event.id),
+            kind::GROW => self.on_grow(now, event),
             kind::LOOK => self.on_look(now, event),
             kind::DELIVER => self.on_deliver(now, event.id),
             other => debug_assert!(false, "no event is of kind {other}"),

@@ -205,6 +205,7 @@ impl World<'_> {
         let health = match it.standing {
             Standing::Up => Health::Healthy,
             Standing::Paused | Standing::Stopped | Standing::Silent => Health::Unhealthy,
+            Standing::Draining => Health::Draining,
             Standing::Absent => Health::Gone,
         };
         let (station, version) = (it.station, it.version);

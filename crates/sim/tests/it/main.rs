@@ -1,5 +1,6 @@
 //! Integration tests of the simulator, in one binary.
 
+mod behaviour;
 mod closed_forms;
 mod common;
 mod laws;
