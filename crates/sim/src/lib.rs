@@ -14,8 +14,10 @@
 //! **Invariant:** one event loop, no trait objects in it, no allocation once a run has grown to its size.
 
 mod cache;
+mod fallacy;
 pub mod meter;
 pub mod plan;
+pub mod questions;
 mod queue;
 mod random;
 pub mod report;
@@ -24,6 +26,7 @@ mod slab;
 pub mod stats;
 mod world;
 
+pub use fallacy::Fallacy;
 pub use plan::{Plan, PlanError, compile};
 pub use queue::{Event, EventQueue, TimerId};
 pub use report::Report;

@@ -3,4 +3,7 @@
 mod behaviour;
 mod closed_forms;
 mod common;
+mod engine;
+mod examples;
 mod laws;
+mod questions;
