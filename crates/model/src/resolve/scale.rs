@@ -89,15 +89,17 @@ impl<'n> Resolver<'n, '_> {
         let adjustment = f.require(self, "adjustment", "1");
         let adjustment = adjustment.and_then(|it| self.signed(it, "`adjustment`"));
         let period = self.interval(f, "period", Nanos::from_secs(60));
-        let evaluation_periods = self.evaluation_periods(f);
+        let evaluation_periods = self.evaluation_periods(f, 3);
         let cooldown = self.time(f, "cooldown", Nanos::from_secs(300));
         let adjustment = adjustment?.value;
         Some(ScaleRule::Simple { above, adjustment, period, evaluation_periods, cooldown })
     }
 
-    fn evaluation_periods(&mut self, f: &mut Fields<'n>) -> u32 {
+    fn evaluation_periods(&mut self, f: &mut Fields<'n>, built_in: u32) -> u32 {
         let periods = f.get("evaluation_periods");
-        periods.and_then(|it| self.count(it, "`evaluation_periods`", 1..=1_000)).map_or(1, |it| it.value)
+        periods
+            .and_then(|it| self.count(it, "`evaluation_periods`", 1..=1_000))
+            .map_or(built_in, |it| it.value)
     }
 
     fn step_scaling(&mut self, f: &mut Fields<'n>) -> Option<ScaleRule> {
@@ -126,7 +128,7 @@ impl<'n> Resolver<'n, '_> {
             }
         }
         let period = self.interval(f, "period", Nanos::from_secs(60));
-        let evaluation_periods = self.evaluation_periods(f);
+        let evaluation_periods = self.evaluation_periods(f, 1);
         let warmup = self.time(f, "warmup", Nanos::from_secs(60));
         Some(ScaleRule::Step { threshold, steps, period, evaluation_periods, warmup })
     }

@@ -3,6 +3,8 @@
 mod accepts;
 mod anything;
 mod bad;
+mod codes;
 mod examples;
+mod includes;
 mod mistakes;
 mod schema;
