@@ -4,8 +4,7 @@
 //! six look-ups however many there are; a system of 100,000 edges asks 100,000 times.
 
 use crate::span::{At, Span};
-use crate::system::{Caller, EdgeRule, Edges, InForce, OperationId, ServiceId, System};
-use indexmap::IndexMap;
+use crate::system::{Caller, EdgeOverrides, EdgeRule, Edges, InForce, OperationId, ServiceId, SetBy, System};
 use policy::settings::EdgeSettings;
 use std::collections::HashMap;
 
@@ -79,38 +78,48 @@ impl System {
     /// The policy of calls from `caller` to `operation` of `service` (`None`: the service as a whole).
     pub fn policy(&self, caller: Caller, service: ServiceId, operation: Option<OperationId>) -> InForce {
         let mut settings = EdgeSettings::default();
-        let mut set_by = IndexMap::new();
+        let mut set_by = SetBy::default();
         for rule in self.edges.matching(caller, service, operation) {
-            let set = &rule.set;
-            apply(&set.timeout, "timeout", &mut settings.timeout, &mut set_by);
-            apply(&set.retry, "retry", &mut settings.retry, &mut set_by);
-            apply(&set.hedge, "hedge", &mut settings.hedge, &mut set_by);
-            apply(&set.breaker, "breaker", &mut settings.breaker, &mut set_by);
-            apply(&set.eject, "eject", &mut settings.eject, &mut set_by);
-            apply(&set.balance, "balance", &mut settings.balance, &mut set_by);
-            apply(&set.locality, "locality", &mut settings.locality, &mut set_by);
-            apply(&set.concurrency, "concurrency", &mut settings.concurrency, &mut set_by);
-            apply(&set.rate_limit, "rate_limit", &mut settings.rate_limit, &mut set_by);
-            apply(&set.throttle, "throttle", &mut settings.throttle, &mut set_by);
-            apply(&set.priority, "priority", &mut settings.priority, &mut set_by);
-            apply(&set.connections, "connections", &mut settings.connections, &mut set_by);
+            let EdgeOverrides {
+                timeout,
+                retry,
+                hedge,
+                breaker,
+                eject,
+                balance,
+                locality,
+                concurrency,
+                rate_limit,
+                throttle,
+                priority,
+                connections,
+            } = &rule.set;
+            let mut places = set_by.places.iter_mut();
+            let mut next = || places.next().expect("a place for each key, in the same order");
+            apply(timeout, &mut settings.timeout, next());
+            apply(retry, &mut settings.retry, next());
+            apply(hedge, &mut settings.hedge, next());
+            apply(breaker, &mut settings.breaker, next());
+            apply(eject, &mut settings.eject, next());
+            apply(balance, &mut settings.balance, next());
+            apply(locality, &mut settings.locality, next());
+            apply(concurrency, &mut settings.concurrency, next());
+            apply(rate_limit, &mut settings.rate_limit, next());
+            apply(throttle, &mut settings.throttle, next());
+            apply(priority, &mut settings.priority, next());
+            apply(connections, &mut settings.connections, next());
         }
         InForce { settings, set_by }
     }
 }
 
 /// Takes what a rule says of one key, unless a more specific rule has said it.
-fn apply<T: Clone>(
-    said: &Option<At<T>>,
-    key: &'static str,
-    into: &mut T,
-    set_by: &mut IndexMap<&'static str, Span>,
-) {
+fn apply<T: Clone>(said: &Option<At<T>>, into: &mut T, set_by: &mut Option<Span>) {
     if let Some(said) = said
-        && !set_by.contains_key(key)
+        && set_by.is_none()
     {
         *into = said.value.clone();
-        set_by.insert(key, said.span);
+        *set_by = Some(said.span);
     }
 }
 
@@ -177,7 +186,7 @@ edges:
             "web ads",
             2,
             Some(3),
-            &["timeout=2s", "locality=any", "retry={attempts: 3}", "connections=10"],
+            &["timeout=2s", "retry={attempts: 3}", "locality=any", "connections=10"],
         );
         check("ads db read", 3, None, &["timeout=3s", "retry=none", "connections=10"]);
         check("ads db write", 4, None, &["timeout=4s", "retry=none", "connections=10"]);

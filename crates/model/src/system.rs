@@ -478,7 +478,50 @@ pub enum Caller {
 #[derive(Clone, Debug)]
 pub struct InForce {
     pub settings: EdgeSettings,
-    pub set_by: IndexMap<&'static str, Span>,
+    pub set_by: SetBy,
+}
+
+/// For each key of an edge (`timeout`, `retry` ...) the place that set it. Asked for every call of a system, so it
+/// neither hashes nor allocates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetBy {
+    pub(crate) places: [Option<Span>; EDGE_KEYS.len()],
+}
+
+/// The keys of an edge, in the order of [`EdgeOverrides`].
+pub const EDGE_KEYS: [&str; 12] = [
+    "timeout",
+    "retry",
+    "hedge",
+    "breaker",
+    "eject",
+    "balance",
+    "locality",
+    "concurrency",
+    "rate_limit",
+    "throttle",
+    "priority",
+    "connections",
+];
+
+impl SetBy {
+    /// `None` if nothing in the file sets it: what is built in is in force.
+    pub fn get(&self, key: &str) -> Option<&Span> {
+        let at = EDGE_KEYS.iter().position(|it| *it == key)?;
+        self.places[at].as_ref()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Span)> {
+        EDGE_KEYS.iter().zip(&self.places).filter_map(|(key, place)| Some((*key, place.as_ref()?)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.iter().all(Option::is_none)
+    }
 }
 
 #[derive(Clone, Debug)]
