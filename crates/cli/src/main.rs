@@ -17,6 +17,7 @@ mod output;
 mod ps;
 mod schema;
 mod services;
+mod traffic;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +57,7 @@ enum Verb {
     Start(services::Named),
     Scale(services::Scale),
     Exec(services::Exec),
+    Traffic(traffic::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Start(args) => services::order(&args, "start"),
         Verb::Scale(args) => services::scale(&args),
         Verb::Exec(args) => services::exec(&args),
+        Verb::Traffic(args) => traffic::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

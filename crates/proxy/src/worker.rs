@@ -158,12 +158,20 @@ impl Worker {
         self.make_edge(slot)
     }
 
+    /// Where an edge's caller stands.
+    fn home(&self, plan: &Plan, edge: &crate::config::Edge) -> policy::Place {
+        let node = &plan.config.node;
+        let (region, zone) =
+            edge.home.as_ref().map_or((&node.region, &node.zone), |it| (&it.region, &it.zone));
+        self.places.place(region, zone)
+    }
+
     #[cold]
     fn make_edge(&self, slot: u32) -> Option<Rc<EdgeState>> {
         let plan = self.plan();
         let edge_plan = plan.edges.get(slot as usize)?.clone()?;
         let service = self.service(edge_plan.service)?;
-        let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
+        let home = self.home(&plan, &edge_plan.config);
         let edge = EdgeState::new(edge_plan, service, home, (self.index, self.workers), None);
         put(&mut self.edges.borrow_mut(), slot, Some(edge.clone()));
         Some(edge)
@@ -226,7 +234,7 @@ impl Worker {
             let new = plan.edges.get(*slot as usize).cloned().flatten();
             let state = new.filter(|new| new.config.name == before.plan.config.name).and_then(|new| {
                 let service = self.service(new.service)?;
-                let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
+                let home = self.home(&plan, &new.config);
                 Some(EdgeState::new(new, service, home, (self.index, self.workers), Some(&before)))
             });
             put(&mut self.edges.borrow_mut(), *slot, state);
