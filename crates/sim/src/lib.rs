@@ -13,6 +13,7 @@
 //! **Invariant:** no clock, no socket, no global randomness, no floating-point function of the system's libraries.
 //! **Invariant:** one event loop, no trait objects in it, no allocation once a run has grown to its size.
 
+pub mod breaks;
 mod cache;
 mod fallacy;
 pub mod meter;
