@@ -607,7 +607,7 @@ impl Default for Limits {
             headers: 100,
             request_body_bytes: None,
             replay_bytes_total: Bytes::from_mib(32),
-            requests_per_instance: 1_024,
+            requests_per_instance: 16_384,
             pending: 1_024,
             retries_in_flight: 256,
             mirrors_in_flight: 64,

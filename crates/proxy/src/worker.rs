@@ -19,6 +19,9 @@ use units::{Nanos, Purpose, Rng};
 /// Behind an `Rc` so that a request holds on to it without touching the count that all workers share.
 pub(crate) type Held<T> = Rc<Arc<T>>;
 
+/// As much as a socket usually has at once.
+pub(crate) const LARGE: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -27,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) date: DateCache,
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<BufferPool>,
+    /// For tunnels and long replies: fewer and longer system calls.
+    pub(crate) large: Rc<BufferPool>,
     pub(crate) cells: Arc<WorkerCells>,
     pub(crate) rng: RefCell<Rng>,
     plan: RefCell<Held<Plan>>,
@@ -85,6 +90,7 @@ impl Worker {
             date: DateCache::default(),
             timers: Timers::new(clock),
             // Room for a whole head and for some body behind it.
+            large: BufferPool::new(LARGE, 32),
             buffers: BufferPool::new(head.clamp(4 << 10, 256 << 10) + (8 << 10), 256),
             cells,
             rng: RefCell::new(Rng::stream(seed, index as u64, Purpose::Balance)),
@@ -285,7 +291,7 @@ impl Worker {
         }
         self.cells.upstream_connections.set(open);
         self.cells.upstream_idle.set(idle);
-        self.cells.buffers_lent.set(self.buffers.lent() as u64);
+        self.cells.buffers_lent.set((self.buffers.lent() + self.large.lent()) as u64);
         self.cells.timers.set(self.timers.len() as u64);
         if thorough {
             self.edges.borrow().iter().flatten().for_each(|edge| edge.tick(now));
