@@ -15,7 +15,10 @@
 
 pub mod breaks;
 mod cache;
+pub mod compare;
+pub mod export;
 mod fallacy;
+pub mod metastable;
 pub mod meter;
 pub mod plan;
 pub mod questions;
@@ -23,6 +26,7 @@ mod queue;
 mod random;
 pub mod report;
 mod run;
+pub mod set;
 mod slab;
 pub mod stats;
 mod world;
