@@ -293,7 +293,7 @@ fn write_prometheus(control: &Control, plan: &Plan, out: &mut String) -> std::fm
     Ok(())
 }
 
-fn merged<'c>(cells: impl Iterator<Item = &'c crate::stats::HistogramCells>) -> Histogram {
+pub(crate) fn merged<'c>(cells: impl Iterator<Item = &'c crate::stats::HistogramCells>) -> Histogram {
     let mut all = Histogram::new();
     cells.for_each(|cells| all.merge(&cells.read()));
     all

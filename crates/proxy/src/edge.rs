@@ -5,8 +5,7 @@ use crate::plan::EdgePlan;
 use crate::stats::EdgeCells;
 use crate::upstream::{Entered, Instance, ServiceState};
 use policy::{
-    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, Sample, eject,
-    settings,
+    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, eject, settings,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,8 +39,6 @@ pub(crate) struct Pick {
     pub(crate) started: Nanos,
     /// Its place among the requests the instance is working on.
     pub(crate) entered: Option<Entered>,
-    /// What it took says nothing about how busy the instance is: a stream lasts as long as its ends like.
-    pub(crate) is_stream: bool,
     permit: Option<Permit>,
 }
 
@@ -125,6 +122,12 @@ impl EdgeState {
         &self.plan.config.settings
     }
 
+    /// `None`: it has no breaker.
+    pub(crate) fn breaker_is_open(&self, now: Nanos) -> Option<bool> {
+        let core = self.core.borrow();
+        Some(core.breaker.as_ref()?.state(now) != policy::BreakerState::Admitting)
+    }
+
     pub(crate) fn retry_settings(&self) -> &settings::Retry {
         self.settings().retry.as_ref().unwrap_or(&NO_RETRIES)
     }
@@ -157,14 +160,7 @@ impl EdgeState {
                 endpoints[index].on_start();
                 let instance = self.service.instances.borrow()[index].clone();
                 instance.requests.set(instance.requests.get() + 1);
-                Ok(Pick {
-                    instance,
-                    index: picked.index,
-                    started: ask.now,
-                    entered: None,
-                    is_stream: false,
-                    permit,
-                })
+                Ok(Pick { instance, index: picked.index, started: ask.now, entered: None, permit })
             }
             Err(why) => {
                 if let (Some(breaker), Some(permit)) = (&mut core.breaker, permit) {
@@ -189,7 +185,7 @@ impl EdgeState {
         now: Nanos,
     ) {
         if let Some(entered) = pick.entered.take() {
-            entered.finish(now, if pick.is_stream { Sample::Ignored } else { outcome.into() });
+            entered.finish(now, outcome.into());
         }
         let mut core = self.core.borrow_mut();
         if let (Some(breaker), Some(permit)) = (&mut core.breaker, pick.permit) {

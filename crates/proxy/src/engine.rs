@@ -8,6 +8,7 @@
 use crate::clock::Clock;
 use crate::config::{Config, ListenerKind, Mistake};
 use crate::log;
+use crate::observe::{BreakerSeen, InstanceSeen, Observer};
 use crate::plan::{Changes, Plan, Planner, Tls};
 use crate::record::Finished;
 use crate::serve::{Client, Runners, connection};
@@ -100,6 +101,7 @@ pub(crate) enum Message {
         reply: oneshot::Sender<Vec<InstanceReport>>,
     },
     Events(crossbeam_channel::Sender<Finished>),
+    Census(oneshot::Sender<(Vec<InstanceSeen>, Vec<BreakerSeen>)>),
     Drain {
         within: Nanos,
     },
@@ -126,6 +128,13 @@ impl WorkerHandle {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl WorkerHandle {
+    /// Never waits. False if the worker is gone or behind.
+    pub(crate) fn offer(&self, message: Message) -> bool {
+        self.sender.try_send(message).is_ok()
     }
 }
 
@@ -251,13 +260,14 @@ impl Proxy {
         crate::admin::prometheus(&self.control)
     }
 
+    /// A way to read its numbers, for another thread.
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.control.clone())
+    }
+
     /// Begins to send finished requests. At most `capacity` wait; more are dropped and counted.
     pub fn events(&self, capacity: usize) -> crossbeam_channel::Receiver<Finished> {
-        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
-        for worker in &self.control.workers {
-            worker.send(Message::Events(sender.clone()));
-        }
-        receiver
+        self.observer().events(capacity)
     }
 
     /// Finishes what is in progress, tells clients to go elsewhere, and takes nothing new. Returns at once.
@@ -478,6 +488,10 @@ fn run_worker(
                         Message::Describe { service, reply } => {
                             // Whoever asked may have given up.
                             let _ = reply.send(worker.describe(service));
+                        }
+                        Message::Census(reply) => {
+                            // Whoever asked may have given up.
+                            let _ = reply.send(worker.census());
                         }
                         Message::Events(sender) => worker.events.borrow_mut().push(sender),
                         Message::Drain { within } => {

@@ -38,6 +38,7 @@ mod identity;
 mod limits;
 mod log;
 mod mirror;
+pub mod observe;
 mod pipe;
 mod plan;
 pub mod record;

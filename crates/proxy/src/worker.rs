@@ -3,6 +3,7 @@
 use crate::buffer::BufferPool;
 use crate::clock::{Clock, DateCache};
 use crate::edge::EdgeState;
+use crate::observe::{BreakerSeen, InstanceSeen};
 use crate::plan::{Changes, ListenerPlan, Plan};
 use crate::record::Finished;
 use crate::stats::WorkerCells;
@@ -19,9 +20,6 @@ use units::{Nanos, Purpose, Rng};
 /// Behind an `Rc` so that a request holds on to it without touching the count that all workers share.
 pub(crate) type Held<T> = Rc<Arc<T>>;
 
-/// As much as a socket usually has at once.
-pub(crate) const LARGE: usize = 64 << 10;
-
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -30,8 +28,6 @@ pub(crate) struct Worker {
     pub(crate) date: DateCache,
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<BufferPool>,
-    /// For tunnels and long replies: fewer and longer system calls.
-    pub(crate) large: Rc<BufferPool>,
     pub(crate) cells: Arc<WorkerCells>,
     pub(crate) rng: RefCell<Rng>,
     plan: RefCell<Held<Plan>>,
@@ -90,7 +86,6 @@ impl Worker {
             date: DateCache::default(),
             timers: Timers::new(clock),
             // Room for a whole head and for some body behind it.
-            large: BufferPool::new(LARGE, 32),
             buffers: BufferPool::new(head.clamp(4 << 10, 256 << 10) + (8 << 10), 256),
             cells,
             rng: RefCell::new(Rng::stream(seed, index as u64, Purpose::Balance)),
@@ -164,20 +159,12 @@ impl Worker {
         self.make_edge(slot)
     }
 
-    /// Where an edge's caller stands.
-    fn home(&self, plan: &Plan, edge: &crate::config::Edge) -> policy::Place {
-        let node = &plan.config.node;
-        let (region, zone) =
-            edge.home.as_ref().map_or((&node.region, &node.zone), |it| (&it.region, &it.zone));
-        self.places.place(region, zone)
-    }
-
     #[cold]
     fn make_edge(&self, slot: u32) -> Option<Rc<EdgeState>> {
         let plan = self.plan();
         let edge_plan = plan.edges.get(slot as usize)?.clone()?;
         let service = self.service(edge_plan.service)?;
-        let home = self.home(&plan, &edge_plan.config);
+        let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
         let edge = EdgeState::new(edge_plan, service, home, (self.index, self.workers), None);
         put(&mut self.edges.borrow_mut(), slot, Some(edge.clone()));
         Some(edge)
@@ -240,7 +227,7 @@ impl Worker {
             let new = plan.edges.get(*slot as usize).cloned().flatten();
             let state = new.filter(|new| new.config.name == before.plan.config.name).and_then(|new| {
                 let service = self.service(new.service)?;
-                let home = self.home(&plan, &new.config);
+                let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
                 Some(EdgeState::new(new, service, home, (self.index, self.workers), Some(&before)))
             });
             put(&mut self.edges.borrow_mut(), *slot, state);
@@ -291,7 +278,7 @@ impl Worker {
         }
         self.cells.upstream_connections.set(open);
         self.cells.upstream_idle.set(idle);
-        self.cells.buffers_lent.set((self.buffers.lent() + self.large.lent()) as u64);
+        self.cells.buffers_lent.set(self.buffers.lent() as u64);
         self.cells.timers.set(self.timers.len() as u64);
         if thorough {
             self.edges.borrow().iter().flatten().for_each(|edge| edge.tick(now));
@@ -327,6 +314,32 @@ impl Worker {
             gate: instance.gate_report(),
         })
         .collect()
+    }
+}
+
+impl Worker {
+    /// Every instance of every view, and every breaker, in short.
+    pub(crate) fn census(&self) -> (Vec<InstanceSeen>, Vec<BreakerSeen>) {
+        let now = self.now();
+        let mut instances = Vec::new();
+        for service in self.services.borrow().iter().flatten() {
+            let (endpoints, rows) = (service.endpoints.borrow(), service.instances.borrow());
+            instances.extend(endpoints.iter().zip(rows.iter()).map(|(endpoint, row)| InstanceSeen {
+                address: row.address,
+                healthy: endpoint.health == policy::Health::Healthy,
+                ejected: endpoint.outlier.ejected_until().is_some_and(|until| until > now),
+                verdict: endpoint.outlier.last().map(|verdict| format!("{verdict:?}")),
+                in_flight: endpoint.in_flight,
+                requests: row.requests.get(),
+                failures: row.failures.get(),
+            }));
+        }
+        let edges = self.edges.borrow();
+        let breakers = edges.iter().flatten().filter_map(|edge| {
+            Some(BreakerSeen { edge: edge.name().to_owned(), open: edge.breaker_is_open(now)? })
+        });
+        let breakers = breakers.collect();
+        (instances, breakers)
     }
 }
 

@@ -1,0 +1,178 @@
+//! The proxy's numbers for whoever draws them: counters as they stand, and each instance as the workers see it.
+//!
+//! Counters only grow; the reader subtracts what it read before. Nothing here makes a request wait: cells are read
+//! without a lock, and a worker answers a census between two polls, as it does any other message.
+
+use crate::admin::merged;
+use crate::config;
+use crate::engine::{Control, Message};
+use crate::record::Finished;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use units::Histogram;
+
+/// A way to read a running proxy that outlives its owner's borrow. It does not keep the proxy running.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    control: Arc<Control>,
+}
+
+/// Requests by the first digit of their status; index 0 is "no answer was sent".
+pub type ByClass = [u64; 6];
+
+/// One edge's counters since it exists, all workers together.
+#[derive(Clone, Debug)]
+pub struct EdgeReading {
+    pub edge: Arc<config::Edge>,
+    pub classes: ByClass,
+    pub retries: u64,
+    pub latency: Histogram,
+    /// By name. Empty names (instances of no version) are left out.
+    pub versions: Vec<VersionReading>,
+}
+
+#[derive(Clone, Debug)]
+pub struct VersionReading {
+    pub name: String,
+    pub classes: ByClass,
+    pub latency: Histogram,
+}
+
+/// What went through a listener's routes, answered by an instance or by us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerReading {
+    pub listener: String,
+    pub classes: ByClass,
+}
+
+/// Cells as they stood at one moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Of the snapshot that slots of edges belong to.
+    pub generation: u64,
+    pub edges: Vec<EdgeReading>,
+    pub listeners: Vec<ListenerReading>,
+}
+
+/// What one worker knows of one instance of one service's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSeen {
+    pub address: SocketAddr,
+    pub healthy: bool,
+    pub ejected: bool,
+    /// The last word of the ejection's judge, in a debugger's terms; `None` if it was never judged.
+    pub verdict: Option<String>,
+    pub in_flight: u32,
+    pub requests: u64,
+    pub failures: u64,
+}
+
+/// What one worker knows of one edge's breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerSeen {
+    pub edge: String,
+    pub open: bool,
+}
+
+/// Everything that only workers know. The same instance is in it once for each worker and view that uses it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    pub instances: Vec<InstanceSeen>,
+    pub breakers: Vec<BreakerSeen>,
+    /// Workers that did not answer in time. What they know is missing.
+    pub silent_workers: usize,
+}
+
+impl Observer {
+    pub(crate) fn new(control: Arc<Control>) -> Self {
+        Self { control }
+    }
+
+    /// Reads every cell of the running snapshot.
+    pub fn read(&self) -> Reading {
+        let plan = self.control.plan();
+        let edges = plan.edges.iter().flatten().map(|edge| {
+            let names = plan.services.get(edge.service as usize).and_then(Option::as_ref);
+            let names = names.map_or(&[][..], |service| &service.versions);
+            let versions = names.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(|(at, name)| {
+                let cells = || edge.cells.all().filter_map(move |it| it.versions.get(at));
+                VersionReading {
+                    name: name.clone(),
+                    classes: std::array::from_fn(|class| cells().map(|it| it.classes[class].get()).sum()),
+                    latency: merged(cells().map(|it| &it.latency)),
+                }
+            });
+            EdgeReading {
+                edge: edge.config.clone(),
+                classes: std::array::from_fn(|class| edge.cells.sum(|it| &it.classes[class])),
+                retries: edge.cells.sum(|it| &it.retries),
+                latency: merged(edge.cells.all().map(|it| &it.latency)),
+                // A single version is the edge itself; reading it again would only cost.
+                versions: if names.len() > 1 { versions.collect() } else { Vec::new() },
+            }
+        });
+        let listeners = plan.listeners.iter().map(|listener| ListenerReading {
+            listener: listener.config.name.clone(),
+            classes: std::array::from_fn(|class| {
+                listener.routes().map(|route| route.cells.sum(|it| &it.classes[class])).sum()
+            }),
+        });
+        Reading { generation: plan.generation, edges: edges.collect(), listeners: listeners.collect() }
+    }
+
+    /// Asks every worker. One that is busy for longer than `patience` is counted and left out.
+    pub async fn census(&self, patience: Duration) -> Census {
+        let asked: Vec<_> = self
+            .control
+            .workers
+            .iter()
+            .map(|worker| {
+                let (reply, answer) = oneshot::channel();
+                worker.offer(Message::Census(reply)).then_some(answer)
+            })
+            .collect();
+        let mut census = Census::default();
+        for answer in asked {
+            let answer = match answer {
+                Some(answer) => tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            match answer {
+                Some((instances, breakers)) => {
+                    census.instances.extend(instances);
+                    census.breakers.extend(breakers);
+                }
+                None => census.silent_workers += 1,
+            }
+        }
+        census
+    }
+
+    /// Begins to send finished requests; see [`crate::Proxy::events`].
+    pub fn events(&self, capacity: usize) -> crossbeam_channel::Receiver<Finished> {
+        let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
+        for worker in &self.control.workers {
+            worker.send(Message::Events(sender.clone()));
+        }
+        receiver
+    }
+
+    /// The name of an edge by its slot, if that slot's snapshot still runs.
+    pub fn edge_names(&self) -> (u64, Vec<Option<Arc<config::Edge>>>) {
+        let plan = self.control.plan();
+        (plan.generation, plan.edges.iter().map(|it| it.as_ref().map(|edge| edge.config.clone())).collect())
+    }
+
+    /// Prometheus text, as the admin's `/stats` gives it.
+    pub fn stats_text(&self) -> String {
+        crate::admin::prometheus(&self.control)
+    }
+
+    /// The proxy has ended, and its numbers stand still.
+    pub fn is_over(&self) -> bool {
+        self.control.stopped.load(Relaxed)
+    }
+}
