@@ -172,7 +172,7 @@ fn summary_json(loaded: &Loaded, all: &[Diagnostic], failed: usize) -> serde_jso
 }
 
 /// Today in UTC: waivers end on a day, and an hour more or less is nobody's outage.
-fn today() -> (u16, u8, u8) {
+pub(crate) fn today() -> (u16, u8, u8) {
     #[allow(clippy::disallowed_methods, reason = "the edge: a waiver's end is compared with the real day")]
     let now = std::time::SystemTime::now();
     let days = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs() / 86_400);

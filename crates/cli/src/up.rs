@@ -204,6 +204,8 @@ fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
         seed: args.seed,
         watch: !args.no_watch,
         load: args.load,
+        page,
+        today: crate::check::today,
         file: args.file,
     };
     let file = options.file.clone();
@@ -233,6 +235,16 @@ fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
     };
     up::run::run(options, system, &reload, Box::new(say))?;
     Ok(exit::OK)
+}
+
+/// The web map's files.
+fn page(
+    path: &str,
+    accept_encoding: &str,
+    if_none_match: Option<&str>,
+) -> (u16, Vec<(&'static str, &'static str)>, &'static [u8]) {
+    let answer = ui::respond(path, accept_encoding, if_none_match);
+    (answer.status, answer.headers, answer.body)
 }
 
 /// Starts the outer process in the background and waits until everything is ready, or something is not.

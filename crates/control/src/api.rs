@@ -111,6 +111,11 @@ impl std::fmt::Debug for Api {
 
 /// The API's paths. Merge others (the map's page, trace collectors) before serving.
 pub fn router(api: Api) -> Router {
+    routes(api).fallback(unknown)
+}
+
+/// The same without an answer for all other paths, for those who have one.
+pub(crate) fn routes(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/history", get(history))
@@ -127,7 +132,6 @@ pub fn router(api: Api) -> Router {
         .route("/v1/scenarios/{name}", post(scenario_start))
         .route("/v1/instances", get(instances))
         .route("/v1/instances/{service}/{id}", put(check_in).delete(check_out))
-        .fallback(unknown)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)
 }
@@ -178,7 +182,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-async fn unknown() -> Refusal {
+pub(crate) async fn unknown() -> Refusal {
     Refusal::not_found("no such path; the API is described at /v1/openapi.json")
 }
 
@@ -233,7 +237,11 @@ fn event_of(change: &Change) -> Event {
     Event::default().event("change").id(change.sequence.to_string()).data(data)
 }
 
-async fn ask(api: &Api, headers: &HeaderMap, what: Command) -> Result<Json<serde_json::Value>, Refusal> {
+pub(crate) async fn ask(
+    api: &Api,
+    headers: &HeaderMap,
+    what: Command,
+) -> Result<Json<serde_json::Value>, Refusal> {
     let who = headers.get("x-isobar-user").and_then(|it| it.to_str().ok()).unwrap_or("somebody over the API");
     let (reply, answer) = oneshot::channel();
     let request = Request { who: who.chars().take(100).collect(), what, reply };

@@ -9,5 +9,12 @@
 pub mod api;
 pub mod compile;
 pub mod history;
+pub mod live;
+pub mod map;
+pub mod numbers;
+pub mod page;
 pub mod registry;
+pub mod spans;
 pub mod status;
+pub mod watch;
+pub mod web;

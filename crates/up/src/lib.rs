@@ -11,7 +11,6 @@
 //! **Invariant:** nothing is left behind, however isobar ends.
 
 pub mod environment;
-pub mod load;
 pub mod logs;
 pub mod plan;
 pub mod ports;

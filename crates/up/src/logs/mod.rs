@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 pub use lines::Lines;
-pub use read::{Query, Tail, read};
+pub use read::{Query, Tail, newest, read};
 pub use write::{Limits, Writer};
 
 use std::fmt;

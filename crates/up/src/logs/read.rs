@@ -4,7 +4,7 @@
 use super::Record;
 use super::write::{numbers, segment};
 use regex::Regex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -69,6 +69,19 @@ pub fn read(folder: &Path, query: &Query) -> io::Result<impl Iterator<Item = Rec
             }
         }
     }))
+}
+
+/// A service's last lines, newest first. A service nobody heard of has said nothing.
+pub fn newest(folder: &Path, service: &str, max: usize) -> Vec<Record> {
+    let query = Query { services: vec![service.to_owned()], ..Query::default() };
+    let mut kept = VecDeque::with_capacity(max);
+    for record in read(folder, &query).into_iter().flatten() {
+        if kept.len() == max {
+            kept.pop_front();
+        }
+        kept.push_back(record);
+    }
+    kept.into_iter().rev().collect()
 }
 
 fn services(folder: &Path) -> io::Result<Vec<String>> {

@@ -6,7 +6,6 @@
 
 mod instances;
 mod plane;
-mod traffic;
 mod watch;
 mod wishes;
 mod words;
@@ -23,8 +22,12 @@ use crate::synthetic::{Host, Told};
 use control::api::{self, Api, Request, lock};
 use control::compile::{Compiler, Door, Instance, Topology};
 use control::history::{Change, History};
+use control::map::Map;
+use control::page::LogLine;
 use control::registry::Registry;
 use control::status::{Address, InstanceStatus, ServiceStatus, Status};
+use control::watch::{Clocks, Watched, watch as watch_over};
+use control::web;
 use instances::{Body, Live};
 use model::system::{ServiceId, System};
 use std::cell::RefCell;
@@ -58,6 +61,10 @@ pub struct Options {
     pub watch: bool,
     /// Start the file's traffic at once.
     pub load: bool,
+    /// The web map's files.
+    pub page: web::Page,
+    /// The date, for risks that were accepted until a day.
+    pub today: fn() -> (u16, u8, u8),
 }
 
 /// Reads the file again: the system, or its mistakes as a person should see them; and the files it is made of.
@@ -124,7 +131,6 @@ pub(crate) struct Runner {
     doors: BTreeMap<(String, String), (Door, ports::Held)>,
     gateways: BTreeMap<String, Gateway>,
     faults: BTreeMap<String, proxy::config::Fault>,
-    traffic: traffic::TrafficDesk,
     live: HashMap<Key, Live>,
     admitted: BTreeSet<Key>,
     logs: Rc<RefCell<Writer>>,
@@ -135,6 +141,9 @@ pub(crate) struct Runner {
     registry: Arc<Mutex<Registry>>,
     registry_revision: u64,
     status: latest::Sender<Arc<Status>>,
+    /// The drawing of the file in force, for the watcher.
+    maps: latest::Sender<Arc<Map>>,
+    watched: Arc<Watched>,
     addresses: Vec<Address>,
     refused: Vec<String>,
     /// The snapshot must be compiled again.
@@ -236,10 +245,16 @@ impl Runner {
         for byte in options.name.bytes() {
             salt = salt.wrapping_mul(31).wrapping_add(u64::from(byte));
         }
+        let started = now();
+        let watched = Watched::new(Clocks {
+            now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
+            started_unix_ms,
+        });
+        let map = Map::of(&system, (options.today)(), None);
         let runner = Self {
             run_id,
             system: Rc::new(system),
-            started: now(),
+            started,
             started_unix_ms,
             supervisor: Supervisor::new(),
             host,
@@ -249,7 +264,6 @@ impl Runner {
             doors: BTreeMap::new(),
             gateways: BTreeMap::new(),
             faults: BTreeMap::new(),
-            traffic: traffic::TrafficDesk::default(),
             live: HashMap::new(),
             admitted: BTreeSet::new(),
             logs: Rc::new(RefCell::new(logs)),
@@ -260,6 +274,8 @@ impl Runner {
             registry: Arc::default(),
             registry_revision: 0,
             status: latest::channel(Arc::new(Status::default())).0,
+            maps: latest::channel(Arc::new(map)).0,
+            watched,
             addresses: Vec::new(),
             refused: Vec::new(),
             dirty: true,
@@ -337,7 +353,10 @@ impl Runner {
             now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
         };
         listener.set_nonblocking(true).map_err(io("cannot open the API"))?;
-        let router = api::guard(api::router(api), token.clone().into());
+        let watched = Arc::clone(&self.watched);
+        let watching = watch_over(Arc::clone(&watched), self.maps.subscribe(), self.status.subscribe());
+        let router = web::router(api, watched, self.options.page, self.logs_reader());
+        let router = api::guard(router, token.clone().into());
         std::thread::Builder::new()
             .name("api".to_owned())
             .spawn(move || {
@@ -346,6 +365,7 @@ impl Runner {
                     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
                 let Ok(runtime) = runtime else { return };
                 runtime.block_on(async {
+                    tokio::spawn(watching);
                     if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
                         let _ = axum::serve(listener, router).await;
                     }
@@ -357,6 +377,12 @@ impl Runner {
             kind: "api".to_owned(),
             name: "api".to_owned(),
             url: url.clone(),
+            note: None,
+        });
+        self.addresses.push(Address {
+            kind: "map".to_owned(),
+            name: "map".to_owned(),
+            url: format!("{url}/"),
             note: None,
         });
         let found = Found {
@@ -614,14 +640,11 @@ impl Runner {
                     if self.is_callable(callee) {
                         wanted.insert(
                             (slot(&service.name.value, index), callee.clone()),
-                            (Some(service.name.value.clone()), seat.clone()),
+                            (service.name.value.clone(), seat.clone()),
                         );
                     }
                 }
             }
-        }
-        for (key, caller) in self.traffic_doors() {
-            wanted.insert(key, caller);
         }
         let gone: Vec<_> = self.doors.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
         for key in gone {
@@ -640,7 +663,7 @@ impl Runner {
                     self.ports.hold(&format!("{slot}->{callee}"))?
                 }
             };
-            let door = Door { caller, slot, region, zone, callee, address: held.address };
+            let door = Door { caller: Some(caller), slot, region, zone, callee, address: held.address };
             self.doors.insert(key, (door, held));
         }
         Ok(())
@@ -697,7 +720,25 @@ impl Runner {
     fn apply(&mut self) -> Result<(), String> {
         self.dirty = false;
         let config = self.compiler.compile(&self.system, &self.topology());
-        self.plane.apply(config)
+        let started = self.plane.apply(config)?;
+        if let Some(observer) = started {
+            self.watched.observe(observer);
+        }
+        Ok(())
+    }
+
+    /// For a service's page: the newest lines of its instances.
+    fn logs_reader(&self) -> Arc<web::Logs> {
+        let folder = self.folder.logs();
+        Arc::new(move |service, max| {
+            let line = |it: crate::logs::Record| LogLine {
+                at: it.unix_nanos / 1_000_000,
+                instance: slot(&it.service, it.instance),
+                stream: it.stream.word(),
+                line: it.text,
+            };
+            crate::logs::newest(&folder, service, max).into_iter().map(line).collect()
+        })
     }
 
     fn apply_and_say(&mut self) {
@@ -801,6 +842,8 @@ impl Runner {
         let after = plan::wanted(&system, &self.options.without);
         let plan = watch::differences(&before, &after);
         self.system = Rc::new(system);
+        let map = Map::of(&self.system, (self.options.today)(), Some(&self.watched.map()));
+        self.maps.send_replace(Arc::new(map));
         let told = if plan.is_empty() {
             "only policies, routes or words changed".to_owned()
         } else {
@@ -831,9 +874,6 @@ impl Runner {
         self.status.send_replace(Arc::new(status));
         if settled && !self.all_told {
             self.all_told = true;
-            if self.options.load {
-                self.start_all_traffic();
-            }
             for address in &self.addresses {
                 (self.say)(Say::Address(address.clone()));
             }
@@ -880,7 +920,7 @@ impl Runner {
             settled,
             addresses: self.addresses.clone(),
             services,
-            traffic: self.traffic_status(),
+            traffic: Vec::new(),
             scenario: None,
             refused: self.refused.clone(),
         }

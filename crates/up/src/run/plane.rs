@@ -1,6 +1,7 @@
 //! The proxy, as the runner holds it.
 
 use proxy::config::Config;
+use proxy::observe::Observer;
 use proxy::{Options, Proxy};
 
 /// Starts with the first snapshot, so that its doors are open when the first service is.
@@ -10,13 +11,16 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// The whole snapshot, every time. What is refused changes nothing, and the reason is said.
-    pub(super) fn apply(&mut self, config: Config) -> Result<(), String> {
-        let result = match &self.proxy {
-            Some(proxy) => proxy.reload(config),
-            None => Proxy::start(config, Options::default()).map(|proxy| self.proxy = Some(proxy)),
-        };
-        result.map_err(|error| error.to_string())
+    /// The whole snapshot, every time. What is refused changes nothing, and the reason is said. The first one starts
+    /// the proxy, and is answered with a way to watch it.
+    pub(super) fn apply(&mut self, config: Config) -> Result<Option<Observer>, String> {
+        if let Some(proxy) = &self.proxy {
+            return proxy.reload(config).map(|()| None).map_err(|error| error.to_string());
+        }
+        let proxy = Proxy::start(config, Options::default()).map_err(|error| error.to_string())?;
+        let observer = proxy.observer();
+        self.proxy = Some(proxy);
+        Ok(Some(observer))
     }
 
     /// Ends it without waiting for clients: the services behind it are gone already.

@@ -1,0 +1,540 @@
+//! From counters that only grow to what is true now: rates, shares and percentiles of nodes and edges.
+//!
+//! Pure: readings, a census, a status and a moment in; records of [`crate::live`] and histories of seconds out.
+//! Percentiles come from differences of merged histograms, never from averages of percentiles. A request is in the
+//! first reading after its end; the window behind a rate is a second long and slides with every reading, so a number
+//! is steady and no request is older than one reading when it is first seen.
+//!
+//! Bounded: a window of a second, a quarter of an hour of seconds for each node, two minutes for each edge.
+
+use crate::compile::parties;
+use crate::live::{EdgeRecord, NodeRecord, flag};
+use crate::map::{GATEWAY, Map};
+use crate::status::Status;
+use proxy::observe::{ByClass, Census, InstanceSeen, Reading};
+use std::collections::{HashMap, HashSet, VecDeque};
+use units::{Histogram, Nanos};
+
+/// The window behind every number of a frame.
+pub const WINDOW: Nanos = Nanos::from_secs(1);
+/// Seconds kept for a node, and for an edge.
+pub const NODE_SECONDS: usize = 900;
+pub const EDGE_SECONDS: usize = 120;
+/// Seconds behind the numbers of a tile or a version, which are looked at and not watched.
+pub const RECENT_SECONDS: usize = 10;
+/// A column of the heatmap.
+const COLUMN_SECONDS: u64 = 10;
+pub const COLUMNS: usize = 90;
+/// Upper bounds of the heatmap's rows, milliseconds; what is slower is in the last.
+pub const BOUNDS_MS: [u64; 14] = [1, 2, 5, 10, 20, 35, 50, 75, 100, 200, 500, 1_000, 2_000, 5_000];
+
+/// What happened between two moments.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub requests: u64,
+    pub failed: u64,
+    pub retries: u64,
+    pub latency: Histogram,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.retries += other.retries;
+        self.latency.merge(&other.latency);
+    }
+
+    /// Unknown without requests.
+    pub fn errors(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.failed as f64 / self.requests as f64)
+    }
+
+    pub fn retries_per_request(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.retries as f64 / self.requests as f64)
+    }
+
+    pub fn quantile_ms(&self, q: f64) -> Option<f64> {
+        self.latency.quantile(q).map(Nanos::as_millis_f64)
+    }
+}
+
+/// A cell's value as it was read last.
+#[derive(Debug, Default)]
+struct Before {
+    classes: ByClass,
+    retries: u64,
+    latency: Histogram,
+}
+
+impl Before {
+    /// What grew. Cells that fell are new cells under an old name: all they hold is new.
+    fn advance(&mut self, classes: ByClass, retries: u64, latency: Histogram) -> Counts {
+        let fell = classes.iter().zip(&self.classes).any(|(now, before)| now < before);
+        if fell {
+            *self = Self::default();
+        }
+        let grown: [u64; 6] = std::array::from_fn(|class| classes[class] - self.classes[class]);
+        let requests = grown.iter().sum();
+        let counts = Counts {
+            requests,
+            // No answer at all, or an answer that says the server is at fault.
+            failed: grown[0] + grown[5],
+            retries: retries.saturating_sub(self.retries),
+            latency: latency.since(&self.latency).unwrap_or_else(|| latency.clone()),
+        };
+        *self = Self { classes, retries, latency };
+        counts
+    }
+}
+
+/// What one reading added.
+#[derive(Debug)]
+struct Tick {
+    from: Nanos,
+    nodes: HashMap<usize, Counts>,
+    edges: HashMap<usize, Counts>,
+    /// By node and version.
+    versions: HashMap<(usize, String), Counts>,
+}
+
+/// One second of a node. NaN is unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct Second {
+    pub rate: f32,
+    pub errors: f32,
+    pub p50_ms: f32,
+    pub p90_ms: f32,
+    pub p99_ms: f32,
+    pub p999_ms: f32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub since_start: Nanos,
+    /// By row of [`BOUNDS_MS`].
+    pub counts: [u64; BOUNDS_MS.len()],
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct NodePast {
+    pub seconds: VecDeque<Second>,
+    pub columns: VecDeque<Column>,
+    pub recent: VecDeque<HashMap<String, Counts>>,
+    now: Counts,
+    versions_now: HashMap<String, Counts>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EdgePast {
+    pub rates: VecDeque<f32>,
+    pub recent: VecDeque<Counts>,
+    now: Counts,
+}
+
+/// An instance as all workers together see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InstanceNow {
+    pub ejected: bool,
+    pub verdict: Option<String>,
+    pub in_flight: u32,
+    /// Over about ten seconds; `None` until two censuses are that far apart.
+    pub rate: Option<f64>,
+    pub errors: Option<f64>,
+}
+
+/// By loopback port.
+type Totals = HashMap<u16, (u64, u64)>;
+
+#[derive(Debug, Default)]
+pub struct Numbers {
+    edges_before: HashMap<String, Before>,
+    versions_before: HashMap<(String, String), Before>,
+    listeners_before: HashMap<String, Before>,
+    window: VecDeque<Tick>,
+    last: Nanos,
+    pub nodes: Vec<NodePast>,
+    pub edges: Vec<EdgePast>,
+    phases: Vec<f32>,
+    speeds: Vec<f32>,
+    /// By loopback port.
+    pub instances: HashMap<u16, InstanceNow>,
+    totals: VecDeque<(Nanos, Totals)>,
+    /// By edge of the map: open and all.
+    pub breakers: HashMap<usize, (u16, u16)>,
+    second: u64,
+}
+
+/// Names to positions in a map.
+#[derive(Debug)]
+pub struct Index {
+    services: HashMap<String, usize>,
+    gateways: HashMap<String, usize>,
+    edges: HashMap<(usize, usize), usize>,
+}
+
+impl Index {
+    pub fn of(map: &Map) -> Self {
+        let of = |gateway: bool| {
+            map.nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| (it.kind == GATEWAY) == gateway)
+                .map(|(at, it)| (it.name.clone(), at))
+                .collect()
+        };
+        let edges = map.edges.iter().enumerate();
+        Self {
+            services: of(false),
+            gateways: of(true),
+            edges: edges.map(|(at, it)| ((it.from as usize, it.to as usize), at)).collect(),
+        }
+    }
+
+    /// Caller and callee of a proxy's edge.
+    fn ends(&self, edge: &str) -> Option<(Option<usize>, usize)> {
+        let (caller, callee) = parties(edge)?;
+        // Services call from numbered slots, gateways from themselves.
+        let from_service = edge.split("->").next().is_some_and(|slot| slot.contains('#'));
+        let callers = if from_service { &self.services } else { &self.gateways };
+        Some((callers.get(caller).copied(), *self.services.get(callee)?))
+    }
+}
+
+impl Numbers {
+    /// Whole seconds since isobar started.
+    pub fn second(&self) -> u64 {
+        self.second
+    }
+
+    /// Another map is in force: what is known of nodes and edges that stayed is kept under their new positions.
+    pub fn follow(&mut self, before: &Map, map: &Map) {
+        let (old, new) = (Index::of(before), Index::of(map));
+        let node_of = |at: usize| {
+            let node = map.nodes.get(at)?;
+            let known = if node.kind == GATEWAY { &old.gateways } else { &old.services };
+            known.get(&node.name).copied()
+        };
+        let mut nodes = vec![NodePast::default(); map.nodes.len()];
+        for (at, past) in nodes.iter_mut().enumerate() {
+            if let Some(kept) = node_of(at).and_then(|it| self.nodes.get_mut(it)) {
+                *past = std::mem::take(kept);
+            }
+        }
+        let mut edges = vec![EdgePast::default(); map.edges.len()];
+        for ((from, to), at) in &new.edges {
+            let known = node_of(*from).zip(node_of(*to)).and_then(|ends| old.edges.get(&ends));
+            if let Some(kept) = known.and_then(|it| self.edges.get_mut(*it)) {
+                edges[*at] = std::mem::take(kept);
+            }
+        }
+        (self.nodes, self.edges) = (nodes, edges);
+        (self.phases, self.speeds) = (vec![0.0; map.edges.len()], vec![0.0; map.edges.len()]);
+        self.window.clear();
+        self.breakers.clear();
+    }
+
+    /// Takes one reading of the cells and gives the records of its moment, in the order of the map.
+    pub fn advance(
+        &mut self,
+        now: Nanos,
+        map: &Map,
+        index: &Index,
+        reading: Reading,
+        census: &Census,
+        status: &Status,
+    ) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
+        self.nodes.resize_with(map.nodes.len(), NodePast::default);
+        self.edges.resize_with(map.edges.len(), EdgePast::default);
+        self.phases.resize(map.edges.len(), 0.0);
+        self.speeds.resize(map.edges.len(), 0.0);
+        let tick = self.difference(index, reading);
+        self.keep(now, &tick);
+        let step = now.saturating_sub(self.last);
+        self.window.push_back(tick);
+        while self.window.len() > 1 && self.window.front().is_some_and(|it| it.from + WINDOW < now) {
+            self.window.pop_front();
+        }
+        let over = self.window.front().map_or(step, |it| now.saturating_sub(it.from)).as_secs_f64();
+        self.last = now;
+        self.count_instances(now, census);
+        self.count_breakers(index, census);
+        let whole = census.silent_workers == 0;
+        let nodes = (0..map.nodes.len()).map(|at| self.node_record(at, over, map, status, whole)).collect();
+        let edges = (0..map.edges.len()).map(|at| self.edge_record(at, over, step, map, whole)).collect();
+        (nodes, edges)
+    }
+
+    fn difference(&mut self, index: &Index, reading: Reading) -> Tick {
+        let mut tick =
+            Tick { from: self.last, nodes: HashMap::new(), edges: HashMap::new(), versions: HashMap::new() };
+        let mut seen = HashSet::new();
+        for it in reading.edges {
+            let name = &it.edge.name;
+            seen.insert(name.clone());
+            let before = self.edges_before.entry(name.clone()).or_default();
+            let counts = before.advance(it.classes, it.retries, it.latency);
+            let Some((from, to)) = index.ends(name) else { continue };
+            for version in it.versions {
+                let key = (name.clone(), version.name.clone());
+                let before = self.versions_before.entry(key).or_default();
+                let grown = before.advance(version.classes, 0, version.latency);
+                tick.versions.entry((to, version.name)).or_default().add(&grown);
+            }
+            if counts.requests == 0 && counts.retries == 0 {
+                continue;
+            }
+            tick.nodes.entry(to).or_default().add(&counts);
+            let Some(from) = from else { continue };
+            if let Some(edge) = index.edges.get(&(from, to)) {
+                tick.edges.entry(*edge).or_default().add(&counts);
+            }
+            if index.gateways.values().any(|it| *it == from) {
+                // How long a gateway's requests take is how long what is behind it takes.
+                tick.nodes.entry(from).or_default().latency.merge(&counts.latency);
+            }
+        }
+        for it in reading.listeners {
+            let Some(node) = index.gateways.get(&it.listener) else { continue };
+            let before = self.listeners_before.entry(it.listener).or_default();
+            let counts = before.advance(it.classes, 0, Histogram::new());
+            let gateway = tick.nodes.entry(*node).or_default();
+            gateway.requests += counts.requests;
+            gateway.failed += counts.failed;
+        }
+        self.edges_before.retain(|name, _| seen.contains(name));
+        self.versions_before.retain(|(name, _), _| seen.contains(name));
+        tick
+    }
+
+    /// Adds to the current second, and closes it when it is over.
+    fn keep(&mut self, now: Nanos, tick: &Tick) {
+        let second = now.as_u64() / 1_000_000_000;
+        for (at, counts) in &tick.nodes {
+            if let Some(past) = self.nodes.get_mut(*at) {
+                past.now.add(counts);
+            }
+        }
+        for (at, counts) in &tick.edges {
+            if let Some(past) = self.edges.get_mut(*at) {
+                past.now.add(counts);
+            }
+        }
+        for ((at, version), counts) in &tick.versions {
+            if let Some(past) = self.nodes.get_mut(*at) {
+                past.versions_now.entry(version.clone()).or_default().add(counts);
+            }
+        }
+        if second == self.second {
+            return;
+        }
+        // A collector that was held up for seconds closes one long second: its rate is over the time it really was.
+        let long = (second - self.second) as f64;
+        self.second = second;
+        for past in &mut self.nodes {
+            past.close(second, long);
+        }
+        for past in &mut self.edges {
+            let counts = std::mem::take(&mut past.now);
+            push(&mut past.rates, (counts.requests as f64 / long) as f32, EDGE_SECONDS);
+            push(&mut past.recent, counts, RECENT_SECONDS);
+        }
+    }
+
+    fn count_instances(&mut self, now: Nanos, census: &Census) {
+        let mut instances: HashMap<u16, InstanceNow> = HashMap::new();
+        let mut totals = Totals::new();
+        let ours = |it: &&InstanceSeen| it.address.ip().is_loopback();
+        for seen in census.instances.iter().filter(ours) {
+            let port = seen.address.port();
+            let it = instances.entry(port).or_default();
+            it.ejected |= seen.ejected;
+            it.in_flight += seen.in_flight;
+            if it.verdict.is_none() || seen.ejected {
+                it.verdict.clone_from(&seen.verdict);
+            }
+            let (requests, failures) = totals.entry(port).or_default();
+            *requests += seen.requests;
+            *failures += seen.failures;
+        }
+        if let Some((then, before)) = self.totals.front() {
+            let over = now.saturating_sub(*then).as_secs_f64();
+            for (port, it) in &mut instances {
+                let (Some(now), Some(before)) = (totals.get(port), before.get(port)) else { continue };
+                // A view that went took its counts along: then the rate is unknown for a while.
+                let Some(requests) = now.0.checked_sub(before.0) else { continue };
+                let failures = now.1.saturating_sub(before.1);
+                it.rate = (over > 0.0).then(|| requests as f64 / over);
+                it.errors = (requests > 0).then(|| failures as f64 / requests as f64);
+            }
+        }
+        self.instances = instances;
+        let due = |last: &(Nanos, Totals)| now.saturating_sub(last.0) >= Nanos::from_secs(1);
+        if self.totals.back().is_none_or(due) {
+            push(&mut self.totals, (now, totals), RECENT_SECONDS);
+        }
+    }
+
+    fn count_breakers(&mut self, index: &Index, census: &Census) {
+        self.breakers.clear();
+        for it in &census.breakers {
+            let ends = index.ends(&it.edge).and_then(|(from, to)| Some((from?, to)));
+            let Some(edge) = ends.and_then(|it| index.edges.get(&it)) else { continue };
+            let (open, all) = self.breakers.entry(*edge).or_default();
+            *open = open.saturating_add(u16::from(it.open));
+            *all = all.saturating_add(1);
+        }
+    }
+
+    fn node_record(&self, at: usize, over: f64, map: &Map, status: &Status, whole: bool) -> NodeRecord {
+        let node = &map.nodes[at];
+        let mut counts = Counts::default();
+        self.window.iter().filter_map(|it| it.nodes.get(&at)).for_each(|it| counts.add(it));
+        let mut record = NodeRecord {
+            id: node.id,
+            rate: if over > 0.0 { (counts.requests as f64 / over) as f32 } else { f32::NAN },
+            errors: float(counts.errors()),
+            p50_ms: float(counts.quantile_ms(0.5)),
+            p99_ms: float(counts.quantile_ms(0.99)),
+            concurrency: f32::NAN,
+            queue: f32::NAN,
+            healthy: 0,
+            instances: 0,
+            ejected: 0,
+            flags: 0,
+            newest_version: f32::NAN,
+        };
+        if node.versions.len() > 1 {
+            record.newest_version = float(self.share_of_newest(at, node.versions.last()));
+        }
+        let service = status.services.iter().find(|it| it.name == node.name);
+        let Some(service) = service.filter(|_| node.kind != GATEWAY) else { return record };
+        let lives =
+            || service.instances.iter().filter(|it| !matches!(it.state.as_str(), "stopped" | "completed"));
+        let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        record.instances = small(lives().count());
+        record.healthy = small(lives().filter(|it| it.state == "ready").count());
+        if lives().any(|it| matches!(it.state.as_str(), "waiting" | "starting")) {
+            record.flags |= flag::STARTING;
+        }
+        let known: Vec<&InstanceNow> = lives().filter_map(|it| self.instances.get(&it.port?)).collect();
+        record.ejected = small(known.iter().filter(|it| it.ejected).count());
+        if whole && !known.is_empty() {
+            // What an instance was given beyond what it works on waits inside it.
+            if let Some(limit) = node.concurrency.filter(|it| *it > 0) {
+                let busy: u64 = known.iter().map(|it| u64::from(it.in_flight.min(limit))).sum();
+                record.concurrency = (busy as f64 / (known.len() as f64 * f64::from(limit))) as f32;
+                if let Some(room) = node.queue.filter(|it| *it > 0) {
+                    let waiting: u64 =
+                        known.iter().map(|it| u64::from(it.in_flight.saturating_sub(limit).min(room))).sum();
+                    record.queue = (waiting as f64 / (known.len() as f64 * f64::from(room))) as f32;
+                }
+            }
+        }
+        record
+    }
+
+    fn share_of_newest(&self, at: usize, newest: Option<&String>) -> Option<f64> {
+        let newest = newest?;
+        let versions = || self.window.iter().flat_map(|it| &it.versions).filter(|((node, _), _)| *node == at);
+        let all: u64 = versions().map(|(_, it)| it.requests).sum();
+        let own: u64 = versions().filter(|((_, name), _)| name == newest).map(|(_, it)| it.requests).sum();
+        (all > 0).then(|| own as f64 / all as f64)
+    }
+
+    fn edge_record(&mut self, at: usize, over: f64, step: Nanos, map: &Map, whole: bool) -> EdgeRecord {
+        let mut counts = Counts::default();
+        self.window.iter().filter_map(|it| it.edges.get(&at)).for_each(|it| counts.add(it));
+        let rate = if over > 0.0 { counts.requests as f64 / over } else { 0.0 };
+        // Where particles are now follows from how fast they were until now.
+        let moved = f64::from(self.phases[at]) + f64::from(self.speeds[at]) * step.as_secs_f64();
+        let (phase, speed) = (moved.fract() as f32, speed(rate));
+        (self.phases[at], self.speeds[at]) = (phase, speed);
+        // A census with holes would call a breaker closed that nobody asked.
+        let (open, all) = self.breakers.get(&at).copied().filter(|_| whole).unwrap_or((0, 0));
+        EdgeRecord {
+            id: map.edges[at].id,
+            rate: rate as f32,
+            errors: float(counts.errors()),
+            p50_ms: float(counts.quantile_ms(0.5)),
+            p99_ms: float(counts.quantile_ms(0.99)),
+            retries: float(counts.retries_per_request()),
+            // The budget says how many retries are left and not of how many.
+            budget_left: f32::NAN,
+            breakers_open: open,
+            breakers: all,
+            phase,
+            speed,
+        }
+    }
+}
+
+impl NodePast {
+    fn close(&mut self, second: u64, long: f64) {
+        let counts = std::mem::take(&mut self.now);
+        let row = Second {
+            rate: (counts.requests as f64 / long) as f32,
+            errors: float(counts.errors()),
+            p50_ms: float(counts.quantile_ms(0.5)),
+            p90_ms: float(counts.quantile_ms(0.9)),
+            p99_ms: float(counts.quantile_ms(0.99)),
+            p999_ms: float(counts.quantile_ms(0.999)),
+        };
+        push(&mut self.seconds, row, NODE_SECONDS);
+        let began = Nanos::from_secs((second - 1) / COLUMN_SECONDS * COLUMN_SECONDS);
+        if self.columns.back().is_none_or(|it| it.since_start != began) {
+            push(&mut self.columns, Column { since_start: began, counts: [0; BOUNDS_MS.len()] }, COLUMNS);
+        }
+        if let Some(column) = self.columns.back_mut() {
+            let mut below = 0;
+            for (row, bound) in BOUNDS_MS.iter().enumerate() {
+                let last = row + 1 == BOUNDS_MS.len();
+                let up_to = if last {
+                    counts.latency.count()
+                } else {
+                    counts.latency.count_at_most(Nanos::from_millis(*bound))
+                };
+                column.counts[row] += up_to.saturating_sub(below);
+                below = up_to;
+            }
+        }
+        let mut recent = std::mem::take(&mut self.versions_now);
+        // Under no name: the whole.
+        recent.insert(String::new(), counts);
+        push(&mut self.recent, recent, RECENT_SECONDS);
+    }
+
+    /// The last seconds of one version together; the empty name is all of them.
+    pub fn lately(&self, version: &str) -> Counts {
+        let mut all = Counts::default();
+        self.recent.iter().filter_map(|it| it.get(version)).for_each(|it| all.add(it));
+        all
+    }
+}
+
+impl EdgePast {
+    pub fn lately(&self) -> Counts {
+        let mut all = Counts::default();
+        self.recent.iter().for_each(|it| all.add(it));
+        all
+    }
+}
+
+fn push<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
+    if ring.len() >= max {
+        ring.pop_front();
+    }
+    ring.push_back(item);
+}
+
+fn float(value: Option<f64>) -> f32 {
+    value.map_or(f32::NAN, |it| it as f32)
+}
+
+/// Edge lengths a second. It grows with the logarithm of the rate, as widths do, for rates differ by thousands.
+fn speed(rate: f64) -> f32 {
+    if rate > 0.0 { (0.1 + 0.1 * rate.ln_1p() / std::f64::consts::LN_10).min(0.5) as f32 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+use super::*;
+use crate::map::{Edge, Node};
+use crate::status::{InstanceStatus, ServiceStatus};
+use proxy::observe::{BreakerSeen, EdgeReading, ListenerReading};
+use std::sync::Arc;
+
+/// A gateway calls web, web calls cart.
+fn map() -> Map {
+    let node = |id, name: &str, kind| Node {
+        id,
+        name: name.to_owned(),
+        kind,
+        concurrency: Some(4),
+        queue: Some(10),
+        ..Node::default()
+    };
+    let edge = |id, from, to| Edge { id, from, to, optional: false, path: Vec::new() };
+    Map {
+        nodes: vec![node(0, "edge", GATEWAY), node(1, "web", "http"), node(2, "cart", "http")],
+        edges: vec![edge(0, 0, 1), edge(1, 1, 2)],
+        ..Map::default()
+    }
+}
+
+fn status() -> Status {
+    let instance = |index: u32, state: &str| InstanceStatus {
+        name: format!("web#{index}"),
+        index,
+        state: state.to_owned(),
+        detail: String::new(),
+        pid: None,
+        port: Some(4_000 + index as u16),
+        version: String::new(),
+        place: String::new(),
+        restarts: 0,
+        age_ms: 0,
+        cpu_ms: None,
+        memory_bytes: None,
+    };
+    let web = ServiceStatus {
+        name: "web".to_owned(),
+        kind: "http".to_owned(),
+        team: None,
+        wanted: 3,
+        synthetic: true,
+        waits_for: Vec::new(),
+        instances: vec![instance(0, "ready"), instance(1, "starting"), instance(2, "stopped")],
+    };
+    Status { services: vec![web], ..Status::default() }
+}
+
+/// Edge name, answers of class 2, answers of class 5, retries, and the latency of each in milliseconds.
+type Row = (&'static str, u64, u64, u64, u64);
+
+fn reading(rows: &[Row], gateway: u64) -> Reading {
+    let edges = rows.iter().map(|(name, good, bad, retries, ms)| {
+        let mut latency = Histogram::new();
+        latency.record_n(Nanos::from_millis(*ms), good + bad);
+        EdgeReading {
+            edge: Arc::new(proxy::config::Edge {
+                name: (*name).to_owned(),
+                service: String::new(),
+                settings: policy::settings::EdgeSettings::default(),
+                replay_bytes_max: units::Bytes(0),
+            }),
+            classes: [0, 0, *good, 0, 0, *bad],
+            retries: *retries,
+            latency,
+            versions: Vec::new(),
+        }
+    });
+    let listener = ListenerReading { listener: "edge".to_owned(), classes: [0, 0, gateway, 0, 0, 0] };
+    Reading { generation: 1, edges: edges.collect(), listeners: vec![listener] }
+}
+
+struct Watch {
+    numbers: Numbers,
+    map: Map,
+    ticks: u64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { numbers: Numbers::default(), map: map(), ticks: 0 }
+    }
+
+    fn tick(&mut self, rows: &[Row], gateway: u64, census: &Census) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
+        self.ticks += 1;
+        let now = Nanos::from_millis(250 * self.ticks);
+        let index = Index::of(&self.map);
+        self.numbers.advance(now, &self.map, &index, reading(rows, gateway), census, &status())
+    }
+}
+
+#[test]
+fn slots_and_operations_of_one_pair_are_one_edge() {
+    let mut watch = Watch::new();
+    let rows =
+        [("web#0->cart \"GET /\"", 6, 0, 0, 10), ("web#1->cart!2", 2, 2, 5, 10), ("edge->web", 5, 0, 0, 40)];
+    let (nodes, edges) = watch.tick(&rows, 7, &Census::default());
+    assert_eq!((nodes[2].rate, nodes[2].errors), (40.0, 0.2));
+    assert_eq!((edges[1].rate, edges[1].errors, edges[1].retries), (40.0, 0.2, 0.5));
+    assert_eq!(nodes[0].rate, 28.0, "a gateway also counts what it answers itself");
+    assert!((nodes[0].p99_ms - 40.0).abs() < 1.0, "{}", nodes[0].p99_ms);
+    assert!(edges[1].budget_left.is_nan());
+}
+
+#[test]
+fn the_window_slides_and_then_forgets() {
+    let mut watch = Watch::new();
+    let census = Census::default();
+    let first: [Row; 1] = [("web#0->cart", 100, 0, 0, 5)];
+    watch.tick(&first, 0, &census);
+    let rates: Vec<f32> = (0..5).map(|_| watch.tick(&first, 0, &census).1[1].rate).collect();
+    assert_eq!(rates, [200.0, 400.0 / 3.0, 100.0, 0.0, 0.0]);
+    let (nodes, edges) = watch.tick(&first, 0, &census);
+    assert!(nodes[2].p99_ms.is_nan() && nodes[2].errors.is_nan(), "nothing asked, nothing known");
+    assert_eq!(edges[1].speed, 0.0);
+}
+
+#[test]
+fn new_cells_under_an_old_name_count_from_nothing() {
+    let mut watch = Watch::new();
+    watch.tick(&[("web#0->cart", 1_000, 0, 0, 5)], 0, &Census::default());
+    let (_, edges) = watch.tick(&[("web#0->cart", 10, 0, 0, 5)], 0, &Census::default());
+    assert_eq!(edges[1].rate, 2_020.0, "a thousand and ten within half a second");
+}
+
+#[test]
+fn instances_are_counted_once_whoever_sees_them() {
+    let seen = |port: u16, in_flight, ejected| InstanceSeen {
+        address: ([127, 0, 0, 1], port).into(),
+        healthy: true,
+        ejected,
+        verdict: None,
+        in_flight,
+        requests: 0,
+        failures: 0,
+    };
+    let breaker = |edge: &str, open| BreakerSeen { edge: edge.to_owned(), open };
+    let mut census = Census {
+        instances: vec![
+            seen(4_000, 2, false),
+            seen(4_000, 7, true),
+            seen(4_001, 1, false),
+            seen(9, 50, true),
+        ],
+        breakers: vec![
+            breaker("web#0->cart", true),
+            breaker("web#1->cart", false),
+            breaker("nobody#0->cart", true),
+        ],
+        silent_workers: 0,
+    };
+    let mut watch = Watch::new();
+    let (nodes, edges) = watch.tick(&[], 0, &census);
+    let web = nodes[1];
+    assert_eq!((web.healthy, web.instances, web.ejected, web.flags), (1, 2, 1, flag::STARTING));
+    // Nine at one with room for four, one at the other: five of eight places, five of twenty seats.
+    assert_eq!((web.concurrency, web.queue), (5.0 / 8.0, 5.0 / 20.0));
+    assert_eq!((edges[1].breakers_open, edges[1].breakers), (1, 2));
+    census.silent_workers = 1;
+    let (nodes, edges) = watch.tick(&[], 0, &census);
+    assert!(nodes[1].concurrency.is_nan(), "half a census is no number");
+    assert_eq!(edges[1].breakers, 0);
+}
+
+#[test]
+fn seconds_close_and_are_bounded() {
+    let mut watch = Watch::new();
+    for tick in 1..=4 * (NODE_SECONDS as u64 + 30) {
+        watch.tick(&[("web#0->cart", tick * 10, 0, 0, 5)], 0, &Census::default());
+    }
+    let cart = &watch.numbers.nodes[2];
+    assert_eq!((cart.seconds.len(), cart.recent.len()), (NODE_SECONDS, RECENT_SECONDS));
+    assert!(cart.seconds.iter().all(|it| it.rate == 40.0));
+    assert_eq!(cart.lately("").requests, 400);
+    assert_eq!(cart.columns.len(), COLUMNS);
+    let row = BOUNDS_MS.iter().position(|it| *it == 5).expect("a bound of 5 ms");
+    let full = &cart.columns[10];
+    assert_eq!(full.counts.iter().sum::<u64>(), 400);
+    assert!(full.counts[row] + full.counts[row + 1] == 400, "{:?}", full.counts);
+    assert_eq!(watch.numbers.edges[1].rates.len(), EDGE_SECONDS);
+}
+
+#[test]
+fn a_new_map_keeps_the_past_of_who_stayed() {
+    let mut watch = Watch::new();
+    for tick in 1..=8 {
+        watch.tick(&[("web#0->cart", tick * 10, 0, 0, 5)], 0, &Census::default());
+    }
+    let before = map();
+    let mut after = map();
+    after.nodes.remove(0);
+    after.nodes.swap(0, 1);
+    after.edges.remove(0);
+    (after.edges[0].from, after.edges[0].to) = (1, 0);
+    watch.numbers.follow(&before, &after);
+    assert_eq!(watch.numbers.nodes[0].seconds.len(), 2, "cart is the first now");
+    assert_eq!(watch.numbers.edges[0].rates.len(), 2);
+}

@@ -1,0 +1,182 @@
+//! Everything about one service as its page shows it (`GET /v1/nodes/{name}`, docs/live.md).
+//!
+//! Pure: what the watcher knows in, one JSON document out. What nobody measured is `null`.
+
+use crate::history::Change;
+use crate::map::{GATEWAY, Map, Node};
+use crate::numbers::{BOUNDS_MS, Counts, EdgePast, NodePast, Numbers};
+use crate::status::{InstanceStatus, Status};
+use serde::Serialize;
+use serde_json::{Value, json};
+use units::Nanos;
+
+/// A line of an instance's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    /// Wall-clock milliseconds.
+    pub at: u64,
+    pub instance: String,
+    pub stream: &'static str,
+    pub line: String,
+}
+
+/// Changes shown, and lines of logs.
+pub const CHANGES_MAX: usize = 50;
+pub const LOGS_MAX: usize = 100;
+
+#[derive(Debug)]
+pub struct Sources<'a> {
+    pub map: &'a Map,
+    pub numbers: &'a Numbers,
+    pub status: &'a Status,
+    /// Newest first.
+    pub changes: &'a [Change],
+    pub logs: &'a [LogLine],
+    pub started_unix_ms: u64,
+}
+
+/// Four digits are what a page shows; more only make it longer.
+fn number(value: f64) -> Value {
+    let short = format!("{value:.3e}").parse::<f64>().ok().filter(|it| it.is_finite());
+    short.map_or(Value::Null, |it| json!(it))
+}
+
+fn known(value: Option<f64>) -> Value {
+    value.map_or(Value::Null, number)
+}
+
+fn quantile(counts: &Counts, q: f64) -> Value {
+    known(counts.quantile_ms(q))
+}
+
+fn per_second(counts: &Counts, seconds: usize) -> Value {
+    if seconds == 0 { Value::Null } else { number(counts.requests as f64 / seconds as f64) }
+}
+
+/// `None`: nobody is called so.
+pub fn page(sources: &Sources<'_>, name: &str) -> Option<Value> {
+    let node = sources.map.find(name)?;
+    let nothing = NodePast::default();
+    let past = sources.numbers.nodes.get(node.id as usize).unwrap_or(&nothing);
+    let team = node.team.and_then(|it| sources.map.teams.get(it));
+    let service = sources.status.services.iter().find(|it| it.name == node.name && node.kind != GATEWAY);
+    let instances = service.map_or(&[][..], |it| &it.instances);
+    Some(json!({
+        "name": node.name, "kind": node.kind, "description": node.description, "team": team,
+        "seconds": seconds(past, sources),
+        "heatmap": heatmap(past, sources.started_unix_ms),
+        "calls": calls(sources, node),
+        "instances": instances.iter().map(|it| instance(sources, it)).collect::<Vec<_>>(),
+        "versions": node.versions.iter().map(|it| version(past, it, node.versions.len())).collect::<Vec<_>>(),
+        "slo": slo(node, past),
+        "changes": sources.changes.iter().take(CHANGES_MAX)
+            .map(|it| json!({"at": it.unix_ms, "what": format!("{} ({})", it.text, it.who)})).collect::<Vec<_>>(),
+        "lints": node.lints,
+        "logs": sources.logs,
+        "policy": node.policy,
+    }))
+}
+
+fn seconds(past: &NodePast, sources: &Sources<'_>) -> Value {
+    let row = |read: fn(&crate::numbers::Second) -> f32| {
+        past.seconds.iter().map(|it| number(f64::from(read(it)))).collect::<Vec<_>>()
+    };
+    let first = sources.numbers.second().saturating_sub(past.seconds.len() as u64);
+    json!({
+        "from": sources.started_unix_ms + first * 1_000,
+        "rate": row(|it| it.rate), "errors": row(|it| it.errors), "p50": row(|it| it.p50_ms),
+        "p90": row(|it| it.p90_ms), "p99": row(|it| it.p99_ms), "p999": row(|it| it.p999_ms),
+    })
+}
+
+fn heatmap(past: &NodePast, started_unix_ms: u64) -> Value {
+    let columns = past.columns.iter().map(|it| {
+        let at = started_unix_ms + it.since_start.as_u64() / 1_000_000;
+        json!({"at": at, "counts": it.counts, "trace_ids": vec![Value::Null; it.counts.len()]})
+    });
+    json!({"bounds_ms": BOUNDS_MS, "columns": columns.collect::<Vec<_>>()})
+}
+
+fn calls(sources: &Sources<'_>, node: &Node) -> Vec<Value> {
+    let name = |id: u32| sources.map.nodes.get(id as usize).map(|it| it.name.as_str());
+    let touching = |it: &&crate::map::Edge| it.from == node.id || it.to == node.id;
+    let nothing = EdgePast::default();
+    sources
+        .map
+        .edges
+        .iter()
+        .filter(touching)
+        .map(|edge| {
+            let past = sources.numbers.edges.get(edge.id as usize).unwrap_or(&nothing);
+            let lately = past.lately();
+            let breaker = sources.numbers.breakers.get(&(edge.id as usize));
+            json!({
+                "from": name(edge.from), "to": name(edge.to),
+                "rate": per_second(&lately, past.recent.len()), "errors": known(lately.errors()),
+                "p50": quantile(&lately, 0.5), "p90": quantile(&lately, 0.9), "p99": quantile(&lately, 0.99),
+                "p999": quantile(&lately, 0.999),
+                "retries": known(lately.retries_per_request()), "budget": null,
+                "breaker": breaker.map(|(open, of)| json!({"open": open, "of": of})), "pool": null,
+                "spark": past.rates.iter().map(|it| number(f64::from(*it))).collect::<Vec<_>>(),
+            })
+        })
+        .collect()
+}
+
+fn instance(sources: &Sources<'_>, it: &InstanceStatus) -> Value {
+    let seen = it.port.and_then(|port| sources.numbers.instances.get(&port));
+    let why = match (it.detail.is_empty(), seen.and_then(|it| it.verdict.as_deref())) {
+        (false, _) => it.detail.clone(),
+        (true, Some(verdict)) => verdict.to_owned(),
+        (true, None) => "not judged yet".to_owned(),
+    };
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": it.name, "zone": some(&it.place), "version": some(&it.version), "state": it.state,
+        "healthy": it.state == "ready", "ejected": seen.is_some_and(|it| it.ejected), "why": why,
+        "in_flight": seen.map(|it| it.in_flight), "rate": known(seen.and_then(|it| it.rate)),
+        "errors": known(seen.and_then(|it| it.errors)), "p99": null,
+    })
+}
+
+fn version(past: &NodePast, name: &str, versions: usize) -> Value {
+    let all = past.lately("");
+    // One version is the service; then nobody counted it apart.
+    let own = if versions == 1 { past.lately("") } else { past.lately(name) };
+    let share = (all.requests > 0).then(|| own.requests as f64 / all.requests as f64);
+    json!({
+        "name": name, "share": known(share), "rate": per_second(&own, past.recent.len()),
+        "errors": known(own.errors()), "p50": quantile(&own, 0.5), "p99": quantile(&own, 0.99),
+    })
+}
+
+/// Over the seconds that are kept, a quarter of an hour at most; the promise's own window is longer and not watched yet.
+fn slo(node: &Node, past: &NodePast) -> Value {
+    let Some(slo) = &node.slo else { return Value::Null };
+    let over = |seconds: usize| {
+        let rows = past.seconds.iter().rev().take(seconds).filter(|it| it.rate > 0.0);
+        let (all, bad) = rows.fold((0.0, 0.0), |(all, bad), it| {
+            (all + f64::from(it.rate), bad + f64::from(it.rate) * f64::from(it.errors))
+        });
+        (all > 0.0).then(|| bad / all)
+    };
+    let availability = slo.availability.map(|target| {
+        let allowed = 1.0 - target;
+        let burn = |seconds| over(seconds).filter(|_| allowed > 0.0).map(|bad| bad / allowed);
+        json!({
+            "target": target, "good": over(past.seconds.len()).map(|bad| 1.0 - bad),
+            "budget_left": null, "burn_short": known(burn(60)), "burn_long": known(burn(past.seconds.len())),
+        })
+    });
+    let lately = past.lately("");
+    let latency: Vec<Value> = slo
+        .latency
+        .iter()
+        .map(|(share, limit_ms)| {
+            let within = lately.latency.count_at_most(Nanos((limit_ms * 1e6) as u64));
+            let all = lately.latency.count();
+            json!({"share": share, "limit_ms": limit_ms, "good": (all > 0).then(|| within as f64 / all as f64)})
+        })
+        .collect();
+    json!({"availability": availability, "latency": latency})
+}

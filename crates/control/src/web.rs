@@ -1,0 +1,543 @@
+//! The doors of the web map (docs/live.md): the map, live frames, a service's page, traces, acts, and the page itself.
+//!
+//! It answers from what the watcher keeps and decides nothing; what a person does becomes a [`Command`] like any other.
+//! Everyone is bounded: so many pages at once, so many bytes a message, so long for a page that does not read.
+
+use crate::api::{self, Api, Command, Refusal, TrafficChange, lock};
+use crate::live::Frame;
+use crate::map::Map;
+use crate::page::{self, LogLine};
+use crate::watch::Watched;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use telemetry::zipkin::api::{ZipkinSettings, handle};
+use tokio::sync::{Semaphore, broadcast};
+use units::Nanos;
+
+/// Pages that watch at once. A team, and its wall displays.
+const PAGES_MAX: usize = 128;
+/// What a page says is a marker or a resume.
+const PAGE_MESSAGE_BYTES_MAX: usize = 1_024;
+/// A page that takes nothing for so long has gone.
+const SEND_MAX: Duration = Duration::from_secs(10);
+const MARKER_EVERY: Nanos = Nanos::from_millis(950);
+/// Markers on their way to one page.
+const MARKERS_MAX: usize = 16;
+/// Spans of applications; the largest batches people send.
+const SPANS_BYTES_MAX: usize = 8 << 20;
+const ACTS_MAX: usize = 200;
+
+/// The page's files: status, headers and bytes for a path, an `accept-encoding` and an `if-none-match`.
+pub type Page = fn(&str, &str, Option<&str>) -> (u16, Vec<(&'static str, &'static str)>, &'static [u8]);
+/// The newest lines of a service's log, newest first, at most so many.
+pub type Logs = dyn Fn(&str, usize) -> Vec<LogLine> + Send + Sync;
+
+/// What the doors stand on.
+#[derive(Clone)]
+pub struct Web {
+    api: Api,
+    watched: Arc<Watched>,
+    page: Page,
+    logs: Arc<Logs>,
+    zipkin: Arc<ZipkinSettings>,
+    acts: Arc<Mutex<Acts>>,
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").finish_non_exhaustive()
+    }
+}
+
+/// The API's paths and the map's.
+pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> Router {
+    let web = Web {
+        api: api.clone(),
+        watched,
+        page,
+        logs,
+        zipkin: Arc::new(ZipkinSettings::default()),
+        acts: Arc::default(),
+        places: Arc::new(Semaphore::new(PAGES_MAX)),
+    };
+    Router::new()
+        .route("/v1/map", get(map))
+        .route("/v1/live", get(live))
+        .route("/v1/live/events", get(live_events))
+        .route("/v1/nodes/{name}", get(node))
+        .route("/v1/act", post(act))
+        .route("/v1/acts", get(acts))
+        .route("/metrics", get(metrics))
+        .fallback(other)
+        .layer(DefaultBodyLimit::max(SPANS_BYTES_MAX))
+        .with_state(web)
+        .merge(api::routes(api))
+}
+
+async fn map(State(web): State<Web>) -> Response {
+    let map: Arc<Map> = web.watched.map();
+    ([(header::CACHE_CONTROL, "no-store")], Json((*map).clone())).into_response()
+}
+
+fn full() -> Refusal {
+    Refusal {
+        status: 503,
+        message: format!("{PAGES_MAX} pages watch already; close one, or ask again later"),
+    }
+}
+
+async fn live(State(web): State<Web>, upgrade: WebSocketUpgrade) -> Response {
+    let Ok(place) = Arc::clone(&web.places).try_acquire_owned() else { return full().into_response() };
+    upgrade.max_message_size(PAGE_MESSAGE_BYTES_MAX).max_frame_size(PAGE_MESSAGE_BYTES_MAX).on_upgrade(
+        async move |socket| {
+            let _place = place;
+            // A page that leaves, and one that does not read, end in the same way: nothing is left to say.
+            let _ = Viewer::new(web).serve(socket).await;
+        },
+    )
+}
+
+/// What a page says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    resume: Option<u32>,
+    /// Of the map that `resume` belongs to.
+    revision: Option<u32>,
+    marker: Option<u32>,
+}
+
+/// One page that watches.
+struct Viewer {
+    web: Web,
+    /// The last frame it was sent; `None` before the first.
+    sent: Option<u32>,
+    marker: u32,
+    marked_at: Nanos,
+    /// Markers on their way, with the moment of the oldest request that the frame before each showed first.
+    waiting: VecDeque<(u32, Nanos)>,
+    frame_before: Nanos,
+    age: Option<Nanos>,
+}
+
+struct Gone;
+
+impl Viewer {
+    fn new(web: Web) -> Self {
+        let now = web.watched.clocks.now();
+        Self {
+            web,
+            sent: None,
+            marker: 0,
+            marked_at: now,
+            waiting: VecDeque::new(),
+            frame_before: now,
+            age: None,
+        }
+    }
+
+    async fn serve(mut self, mut socket: WebSocket) -> Result<(), Gone> {
+        let mut frames = self.web.watched.frames.subscribe();
+        loop {
+            tokio::select! {
+                frame = frames.recv() => match frame {
+                    Ok(frame) => self.on_frame(&mut socket, &frame).await?,
+                    // Too slow for every change: it gets where things are now.
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.keyframe(&mut socket).await?,
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+                said = socket.recv() => match said {
+                    Some(Ok(Message::Text(text))) => self.on_said(&mut socket, &text).await?,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
+                    Some(Ok(_)) => {}
+                },
+            }
+        }
+    }
+
+    async fn on_frame(&mut self, socket: &mut WebSocket, frame: &Frame) -> Result<(), Gone> {
+        match self.sent {
+            // It already has this one: it was in a keyframe or a resume.
+            Some(sent) if frame.sequence <= sent && sent - frame.sequence < u32::MAX / 2 => return Ok(()),
+            Some(sent) if frame.sequence == sent.wrapping_add(1) => self.bytes(socket, frame).await?,
+            _ => self.keyframe(socket).await?,
+        }
+        let now = self.web.watched.clocks.now();
+        if now.saturating_sub(self.marked_at) >= MARKER_EVERY {
+            self.marked_at = now;
+            self.marker = self.marker.wrapping_add(1);
+            if self.waiting.len() == MARKERS_MAX {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back((self.marker, self.frame_before));
+            let age = self.age.map(|it| it.as_millis_f64().round());
+            let words = serde_json::json!({"marker": self.marker, "age_ms": age}).to_string();
+            send(socket, Message::Text(words.into())).await?;
+        }
+        self.frame_before = now;
+        Ok(())
+    }
+
+    async fn on_said(&mut self, socket: &mut WebSocket, text: &str) -> Result<(), Gone> {
+        // What is not understood is passed over: a newer page may say more than we know.
+        let Ok(said) = serde_json::from_str::<Said>(text) else { return Ok(()) };
+        if let Some(resume) = said.resume {
+            let same_map = said.revision.is_none_or(|it| it == self.web.watched.map().revision);
+            let frames = lock(&self.web.watched.live).since(if same_map { resume } else { 0 });
+            self.sent = self.sent.or(Some(resume));
+            for frame in frames {
+                self.bytes(socket, &frame).await?;
+            }
+        }
+        if let Some(at) = said.marker.and_then(|it| self.waiting.iter().position(|(id, _)| *id == it)) {
+            let (_, oldest) = self.waiting[at];
+            self.waiting.drain(..=at);
+            let age = self.web.watched.clocks.now().saturating_sub(oldest);
+            self.age = Some(age);
+            lock(&self.web.watched.ages).record(age);
+        }
+        Ok(())
+    }
+
+    async fn keyframe(&mut self, socket: &mut WebSocket) -> Result<(), Gone> {
+        let frame = lock(&self.web.watched.live).keyframe();
+        match frame {
+            Some(frame) => self.bytes(socket, &frame).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn bytes(&mut self, socket: &mut WebSocket, frame: &Frame) -> Result<(), Gone> {
+        self.sent = Some(frame.sequence);
+        send(socket, Message::Binary(Bytes::copy_from_slice(&frame.bytes))).await
+    }
+}
+
+async fn send(socket: &mut WebSocket, message: Message) -> Result<(), Gone> {
+    match tokio::time::timeout(SEND_MAX, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Gone),
+    }
+}
+
+async fn live_events(State(web): State<Web>) -> Response {
+    let Ok(place) = Arc::clone(&web.places).try_acquire_owned() else { return full().into_response() };
+    let frames = web.watched.frames.subscribe();
+    let first = lock(&web.watched.live).keyframe();
+    let revision = web.watched.map().revision;
+    let state = (web, frames, first, revision, place);
+    let stream =
+        futures_util::stream::unfold(state, async |(web, mut frames, mut first, revision, place)| {
+            let frame = match first.take() {
+                Some(frame) => frame,
+                None => match frames.recv().await {
+                    Ok(frame) => frame,
+                    Err(broadcast::error::RecvError::Lagged(_)) => lock(&web.watched.live).keyframe()?,
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+            };
+            if frame.revision != revision {
+                let change = Event::default().event("change").data(frame.revision.to_string());
+                let next = frame.revision;
+                return Some((Ok::<_, Infallible>(change), (web, frames, Some(frame), next, place)));
+            }
+            let event = Event::default().event("frame").data(base64(&frame.bytes));
+            Some((Ok(event), (web, frames, None, revision, place)))
+        });
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word =
+            chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for at in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * at)) as usize & 63];
+            out.push(if at <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let status = Arc::clone(&web.api.status.borrow());
+    let map = web.watched.map();
+    let about = |it: &&crate::history::Change| it.subject.split('#').next() == Some(name.as_str());
+    let changes: Vec<_> = {
+        let history = lock(&web.api.history);
+        let mut about: Vec<_> = history.since(0).1.filter(about).cloned().collect();
+        about.reverse();
+        about.truncate(page::CHANGES_MAX);
+        about
+    };
+    let logs = {
+        let (logs, name) = (Arc::clone(&web.logs), name.clone());
+        // Logs are files; whoever waits for a disk waits alone.
+        tokio::task::spawn_blocking(move || logs(&name, page::LOGS_MAX)).await.unwrap_or_default()
+    };
+    let document = {
+        let numbers = lock(&web.watched.numbers);
+        let sources = page::Sources {
+            map: &map,
+            numbers: &numbers,
+            status: &status,
+            changes: &changes,
+            logs: &logs,
+            started_unix_ms: web.watched.clocks.started_unix_ms,
+        };
+        page::page(&sources, &name)
+    };
+    let document = document.ok_or_else(|| {
+        Refusal::not_found(format!("nothing here is called `{name}`; /v1/map lists who there is"))
+    })?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(document)).into_response())
+}
+
+/// The proxy's counters, and how old what pages show is.
+async fn metrics(State(web): State<Web>) -> Response {
+    use std::fmt::Write;
+    let mut text = web.watched.observer().map(|it| it.stats_text()).unwrap_or_default();
+    let ages = lock(&web.watched.ages).clone();
+    let name = "isobar_map_age_seconds";
+    let _ = writeln!(
+        text,
+        "# HELP {name} Age of the oldest request that a frame showed first, once it was drawn."
+    );
+    let _ = writeln!(text, "# TYPE {name} histogram");
+    for bound in [100, 250, 300, 400, 500, 750, 1_000, 2_000, 5_000] {
+        let count = ages.count_at_most(Nanos::from_millis(bound));
+        let _ = writeln!(text, "{name}_bucket{{le=\"{}\"}} {count}", bound as f64 / 1e3);
+    }
+    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", ages.count());
+    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", ages.sum() as f64 / 1e9, ages.count());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+enum Act {
+    Scenario { name: String },
+    StopAll,
+    Scale { service: String, to: u32 },
+    Restart { service: String },
+    Load { traffic: String, rate_per_second: f64 },
+}
+
+impl Act {
+    fn words(&self) -> String {
+        match self {
+            Self::Scenario { name } => format!("scenario {name}"),
+            Self::StopAll => "stop all".to_owned(),
+            Self::Scale { service, to } => format!("scale {service} to {to}"),
+            Self::Restart { service } => format!("restart {service}"),
+            Self::Load { traffic, rate_per_second } => format!("{traffic} at {rate_per_second}/s"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Done {
+    id: u64,
+    at: u64,
+    who: String,
+    what: String,
+    state: &'static str,
+    ends_at: Option<u64>,
+    said: String,
+}
+
+#[derive(Debug, Default)]
+struct Acts {
+    done: VecDeque<Done>,
+    next: u64,
+}
+
+/// No page of another site can send this header without asking first, and we never say yes.
+const ACT_HEADER: &str = "x-isobar-act";
+
+async fn act(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    if headers.get(ACT_HEADER).is_none_or(|it| it != "1") {
+        return Err(Refusal { status: 403, message: "an act needs the header `X-Isobar-Act: 1`".to_owned() });
+    }
+    if web.watched.map().read_only {
+        return Err(Refusal { status: 403, message: "this map is read-only".to_owned() });
+    }
+    let act: Act = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::wrong(format!("the body is no act: {error}; docs/live.md lists them")))?;
+    let what = act.words();
+    let command = match act {
+        Act::Scenario { name } => Command::ScenarioStart(name),
+        Act::StopAll => Command::ScenarioStop,
+        Act::Scale { service, to } => Command::Scale(service, to),
+        Act::Restart { service } => Command::Restart(service),
+        Act::Load { traffic, rate_per_second } => {
+            if !rate_per_second.is_finite() || rate_per_second < 0.0 {
+                return Err(Refusal::wrong("`rate_per_second` must be a number of at least 0"));
+            }
+            Command::Traffic(
+                traffic,
+                TrafficChange { running: Some(true), rate_per_second: Some(rate_per_second) },
+            )
+        }
+    };
+    let answer = api::ask(&web.api, &headers, command).await;
+    let mut acts = lock(&web.acts);
+    acts.next += 1;
+    let id = acts.next;
+    let done = Done {
+        id,
+        at: web.watched.clocks.unix().as_u64() / 1_000_000,
+        who: "the map".to_owned(),
+        state: if answer.is_ok() { "done" } else { "refused" },
+        ends_at: None,
+        said: answer.as_ref().err().map_or_else(String::new, |it| it.message.clone()),
+        what: what.clone(),
+    };
+    if acts.done.len() >= ACTS_MAX {
+        acts.done.pop_back();
+    }
+    acts.done.push_front(done);
+    drop(acts);
+    answer.map(|_| Json(serde_json::json!({"id": id, "said": format!("{what}: under way")})))
+}
+
+/// Newest first. What runs is what the system says runs, whoever started it.
+async fn acts(State(web): State<Web>) -> Json<Vec<Done>> {
+    let mut done: Vec<Done> = lock(&web.acts).done.iter().cloned().collect();
+    let status = Arc::clone(&web.api.status.borrow());
+    if let Some(running) = &status.scenario {
+        let what = format!("scenario {}", running.name);
+        let ends_at = status.unix_ms + running.lasts_ms.saturating_sub(running.at_ms);
+        match done.iter_mut().find(|it| it.what == what && it.state == "done") {
+            Some(it) => (it.state, it.ends_at) = ("running", Some(ends_at)),
+            None => done.insert(
+                0,
+                Done {
+                    id: 0,
+                    at: status.unix_ms.saturating_sub(running.at_ms),
+                    who: "somebody else".to_owned(),
+                    what,
+                    state: "running",
+                    ends_at: Some(ends_at),
+                    said: running.in_force.join("; "),
+                },
+            ),
+        }
+    }
+    Json(done)
+}
+
+/// Traces, and the page for everything that is no path of the API.
+async fn other(State(web): State<Web>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let text = |name: header::HeaderName| parts.headers.get(name).and_then(|it| it.to_str().ok());
+    if path.starts_with("/api/") || path.starts_with("/zipkin") {
+        let Ok(body) = axum::body::to_bytes(body, SPANS_BYTES_MAX).await else {
+            return Refusal { status: 413, message: format!("at most {SPANS_BYTES_MAX} bytes at once") }
+                .into_response();
+        };
+        let headers: Vec<(&str, &str)> = parts
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        let asked = telemetry::http::Request {
+            method: parts.method.as_str(),
+            path: &path,
+            query: parts.uri.query().unwrap_or(""),
+            headers: &headers,
+            body: &body,
+        };
+        let answer = handle(&web.zipkin, &mut *lock(&web.watched.traces), &asked, web.watched.clocks.unix());
+        return match answer {
+            Some(answer) => from_telemetry(answer),
+            None => api::unknown().await.into_response(),
+        };
+    }
+    if path.starts_with("/v1/") || !matches!(parts.method, Method::GET | Method::HEAD) {
+        return api::unknown().await.into_response();
+    }
+    let (status, headers, bytes) =
+        (web.page)(&path, text(header::ACCEPT_ENCODING).unwrap_or(""), text(header::IF_NONE_MATCH));
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in headers {
+        if let Ok(name) = header::HeaderName::from_bytes(name.as_bytes()) {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+    }
+    response
+}
+
+fn from_telemetry(answer: telemetry::http::Response) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in answer.headers {
+        let pair = (header::HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value));
+        if let (Ok(name), Ok(value)) = pair {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let cases = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ];
+        for (plain, coded) in cases {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(base64(&[0xFB, 0xFF, 0xBF]), "+/+/");
+    }
+
+    #[track_caller]
+    fn check_act(body: &str, expected: Result<&str, &str>) {
+        let read = serde_json::from_str::<Act>(body).map(|it| it.words()).map_err(|it| it.to_string());
+        match expected {
+            Ok(words) => assert_eq!(read.as_deref(), Ok(words)),
+            Err(part) => assert!(read.as_ref().is_err_and(|it| it.contains(part)), "{read:?} of {body}"),
+        }
+    }
+
+    #[test]
+    fn acts_are_read_strictly() {
+        check_act(r#"{"do": "scenario", "name": "ads-lost"}"#, Ok("scenario ads-lost"));
+        check_act(r#"{"do": "stop-all"}"#, Ok("stop all"));
+        check_act(r#"{"do": "scale", "service": "web", "to": 4}"#, Ok("scale web to 4"));
+        check_act(r#"{"do": "restart", "service": "web"}"#, Ok("restart web"));
+        check_act(r#"{"do": "load", "traffic": "a", "rate_per_second": 2.5}"#, Ok("a at 2.5/s"));
+        check_act(r#"{"do": "scale", "service": "web", "to": -4}"#, Err("-4"));
+        check_act(r#"{"do": "format-disk"}"#, Err("format-disk"));
+        check_act(r#"{"do": "restart", "service": "web", "force": true}"#, Err("force"));
+    }
+}
