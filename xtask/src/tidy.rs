@@ -3,7 +3,7 @@
 use crate::run;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What of ours a crate may use directly. Arrows only point up this list.
@@ -115,87 +115,49 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn dependencies(faults: &mut Vec<String>) -> Result<()> {
-    let text = run::output(
-        "cargo",
-        &["metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"],
-    )?;
-    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
-    let names: BTreeMap<&str, &str> = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
-        .collect();
-    // Only what ends up in a build counts: dev-dependencies may be oracles.
-    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for node in metadata["resolve"]["nodes"].as_array().into_iter().flatten() {
-        let id = node["id"].as_str().unwrap_or_default();
-        let entry = uses.entry(id).or_default();
-        for dep in node["deps"].as_array().into_iter().flatten() {
-            let built = dep["dep_kinds"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|kind| kind["kind"].as_str() != Some("dev"));
-            if let (true, Some(pkg)) = (built, dep["pkg"].as_str()) {
-                entry.insert(pkg);
-            }
-        }
-    }
-    let ours: BTreeMap<&str, &str> = metadata["workspace_members"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .filter_map(|id| Some((*names.get(id)?, id)))
-        .collect();
-
-    for (name, id) in &ours {
+    let members: Vec<String> = workspace_members()?;
+    for name in &members {
         let Some((_, may)) = MAY_USE.iter().find(|(krate, _)| krate == name) else {
             faults.push(format!(
                 "crate `{name}` has no row in MAY_USE (xtask/src/tidy.rs): say what it may use"
             ));
             continue;
         };
-        for used in uses[id].iter().filter_map(|id| names.get(id)) {
-            if ours.contains_key(used) && !may.contains(used) {
-                faults.push(format!(
-                    "`{name}` uses `{used}`: arrows only point up (design: {})",
-                    may.join(", ")
-                ));
-            }
+        let direct = reached(name, &["--depth", "1"])?;
+        for used in direct.iter().filter(|used| members.contains(used) && !may.contains(&used.as_str())) {
+            faults.push(format!("`{name}` uses `{used}`: arrows only point up (design: {})", may.join(", ")));
         }
-        if *name == "units" && !uses[id].is_empty() {
+        let all = reached(name, &[])?;
+        if name == "units" && !all.is_empty() {
             faults.push("`units` is std only, and it has dependencies".to_owned());
         }
-        let reached = reach(id, &uses, &names);
         for (_, never, why) in NEVER.iter().filter(|(krate, _, _)| krate == name) {
-            for bad in never.iter().filter(|bad| reached.contains(*bad)) {
+            for bad in never.iter().filter(|bad| all.contains(**bad)) {
                 faults.push(format!("`{name}` reaches `{bad}`: {why}"));
             }
         }
-        for (bad, instead) in BANNED.iter().filter(|(bad, _)| reached.contains(bad)) {
-            faults.push(format!("`{name}` reaches `{bad}`: use {instead}"));
+        for (bad, instead) in BANNED.iter().filter(|(bad, _)| all.contains(*bad)) {
+            faults.push(format!("`{name}` reaches `{bad}`: {instead}"));
         }
     }
     Ok(())
 }
 
-fn reach<'m>(
-    from: &'m str,
-    uses: &BTreeMap<&'m str, BTreeSet<&'m str>>,
-    names: &BTreeMap<&'m str, &'m str>,
-) -> BTreeSet<&'m str> {
-    let mut seen = BTreeSet::new();
-    let mut next = vec![from];
-    while let Some(id) = next.pop() {
-        for used in uses.get(id).into_iter().flatten() {
-            if seen.insert(*used) {
-                next.push(used);
-            }
-        }
-    }
-    seen.iter().filter_map(|id| names.get(id).copied()).collect()
+fn workspace_members() -> Result<Vec<String>> {
+    let text = run::output("cargo", &["metadata", "--format-version", "1", "--no-deps"])?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    Ok(packages.filter_map(|package| package["name"].as_str().map(str::to_owned)).collect())
+}
+
+/// What ends up in a build of this crate: dev-dependencies may be oracles, and features that are off bring nothing.
+fn reached(name: &str, more: &[&str]) -> Result<BTreeSet<String>> {
+    let mut args =
+        vec!["tree", "--package", name, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    args.extend(more);
+    let text = run::output("cargo", &args)?;
+    let names = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Folder name = crate name; lints come from the workspace; the front page says what the crate is.

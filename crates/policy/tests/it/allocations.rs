@@ -19,7 +19,7 @@ struct Counting;
 
 // Counting what is asked of the system's allocator is only possible by being the allocator. Every call is passed on
 // unchanged, and the counter neither allocates nor has a destructor.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "a global allocator cannot be written without it")]
 // SAFETY: see above; the contract of each method is that of `System`, to which its arguments go unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

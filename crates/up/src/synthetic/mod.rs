@@ -68,7 +68,7 @@ impl Host {
     /// Starts the thread. `tell` is called on it, so it must be quick.
     pub fn start(seed: u64, tell: impl Fn(Key, Told) + Send + 'static) -> std::io::Result<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        let (ready, started) = std::sync::mpsc::channel();
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("synthetic".to_owned()).spawn(move || match local_runtime() {
             Ok(runtime) => runtime.block_on(async {
                 match timer::Timer::new() {
