@@ -13,6 +13,17 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "import-spigo", corpus: "spigo", run: model::fuzz::fuzz_spigo },
     Target { name: "import-compose", corpus: "compose", run: model::fuzz::fuzz_compose },
     Target { name: "draw", corpus: "draw", run: model::fuzz::fuzz_draw },
+    Target { name: "json", corpus: "spans-json", run: telemetry::fuzz::fuzz_json },
+    Target { name: "zipkin-json", corpus: "spans-json", run: telemetry::fuzz::fuzz_zipkin_json },
+    Target { name: "zipkin-v1", corpus: "spans-json", run: telemetry::fuzz::fuzz_zipkin_v1 },
+    Target { name: "zipkin-protobuf", corpus: "spans-protobuf", run: telemetry::fuzz::fuzz_zipkin_protobuf },
+    Target { name: "otlp-protobuf", corpus: "spans-protobuf", run: telemetry::fuzz::fuzz_otlp_protobuf },
+    Target { name: "otlp-doors", corpus: "otlp-doors", run: telemetry::fuzz::fuzz_otlp_doors },
+    Target { name: "propagation", corpus: "propagation", run: telemetry::fuzz::fuzz_propagation },
+    Target { name: "trace-tree", corpus: "spans-protobuf", run: telemetry::fuzz::fuzz_tree },
+    Target { name: "filter", corpus: "filter", run: telemetry::fuzz::fuzz_filter },
+    Target { name: "zipkin-api", corpus: "zipkin-api", run: telemetry::fuzz::fuzz_zipkin_api },
+    Target { name: "trace-query", corpus: "trace-query", run: telemetry::fuzz::fuzz_query },
 ];
 
 /// Every quantity parses or says why not, and what it prints parses back to itself.

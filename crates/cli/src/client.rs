@@ -123,6 +123,11 @@ pub(crate) fn status(found: &Found) -> anyhow::Result<Status> {
         .context("the status is not what this isobar understands")
 }
 
+/// What may stand in a path as it is; the API refuses names with anything else anyway.
+pub(crate) fn escape(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

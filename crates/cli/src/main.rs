@@ -8,6 +8,7 @@
 mod check;
 mod client;
 mod completions;
+mod diff;
 mod exit;
 mod graph;
 mod import;
@@ -17,6 +18,9 @@ mod output;
 mod ps;
 mod schema;
 mod services;
+mod sim;
+mod table;
+mod traffic;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -41,9 +45,12 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made in a process's life")]
 enum Verb {
     Check(check::Args),
     Schema(schema::Args),
+    Sim(sim::Args),
+    Diff(diff::Args),
     Completions(completions::Args),
     Graph(graph::Args),
     Import(import::Args),
@@ -56,6 +63,7 @@ enum Verb {
     Start(services::Named),
     Scale(services::Scale),
     Exec(services::Exec),
+    Traffic(traffic::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +84,8 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args, terminal),
         Verb::Schema(args) => schema::run(&args),
+        Verb::Sim(args) => sim::run(&args, terminal),
+        Verb::Diff(args) => diff::run(&args, terminal),
         Verb::Completions(args) => completions::run(&args),
         Verb::Graph(args) => graph::run(&args, terminal),
         Verb::Import(args) => import::run(&args, terminal),
@@ -88,6 +98,7 @@ fn main() -> ExitCode {
         Verb::Start(args) => services::order(&args, "start"),
         Verb::Scale(args) => services::scale(&args),
         Verb::Exec(args) => services::exec(&args),
+        Verb::Traffic(args) => traffic::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

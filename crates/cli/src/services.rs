@@ -21,7 +21,7 @@ pub(crate) struct Named {
 pub(crate) fn order(args: &Named, word: &str) -> anyhow::Result<u8> {
     let found = args.which.find()?;
     for service in &args.services {
-        client::ask(&found, "POST", &format!("/v1/services/{}/{word}", escape(service)), None)?;
+        client::ask(&found, "POST", &format!("/v1/services/{}/{word}", client::escape(service)), None)?;
     }
     Ok(exit::OK)
 }
@@ -45,7 +45,7 @@ pub(crate) fn scale(args: &Scale) -> anyhow::Result<u8> {
     let found = args.which.find()?;
     for (service, instances) in &args.wanted {
         let body = json!({"instances": instances});
-        client::ask(&found, "PUT", &format!("/v1/services/{}/scale", escape(service)), Some(&body))?;
+        client::ask(&found, "PUT", &format!("/v1/services/{}/scale", client::escape(service)), Some(&body))?;
     }
     Ok(exit::OK)
 }
@@ -83,7 +83,7 @@ pub(crate) struct Exec {
 
 pub(crate) fn exec(args: &Exec) -> anyhow::Result<u8> {
     let found = args.which.find()?;
-    let path = format!("/v1/services/{}/environment", escape(&args.service));
+    let path = format!("/v1/services/{}/environment", client::escape(&args.service));
     let answer: serde_json::Value = serde_json::from_str(&client::ask(&found, "GET", &path, None)?)?;
     let (program, rest) = args.command.split_first().context("a command is missing")?;
     let mut command = Command::new(program);
@@ -96,9 +96,4 @@ pub(crate) fn exec(args: &Exec) -> anyhow::Result<u8> {
     }
     let status = command.status().with_context(|| format!("cannot start `{program}`"))?;
     Ok(status.code().map_or(exit::FAILED, |it| it as u8))
-}
-
-/// What may stand in a path as it is; the API refuses names with anything else anyway.
-fn escape(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect()
 }

@@ -236,8 +236,8 @@ fn nothing_is_left_after_a_kill_at_any_moment() {
     assert!(place.said(&["up", "-d"]).contains("goes on in the background"));
     assert_eq!(
         place.left("real").len(),
-        6,
-        "two shells, three sleeps, and the daemon's: {}",
+        5,
+        "a shell and its two, the daemon and what left it: {}",
         place.said(&["ps"])
     );
     place.said(&["down"]);

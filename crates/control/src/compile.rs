@@ -7,7 +7,7 @@
 //! Every instance has a door of its own for each service it calls. So the caller is known without a header, and each
 //! caller has its own breaker, budget and view of the callee, as it would have with a proxy of its own.
 
-use model::system::{self, Caller, Discovery, Protocol, Reach, ServiceId, System};
+use model::system::{self, Caller, Discovery, Kind, Placement, Protocol, Reach, ServiceId, System};
 use policy::settings::EdgeSettings;
 use proxy::config::{self, Config};
 use std::collections::BTreeMap;
@@ -400,6 +400,8 @@ impl<'a> Build<'a> {
                 service: view,
                 settings,
                 replay_bytes_max: Bytes::from_kib(64),
+                home: (!from.region.is_empty())
+                    .then(|| config::Home { region: from.region.to_owned(), zone: from.zone.to_owned() }),
             };
             self.parts.edges.insert(name.clone(), Arc::new(edge));
         }
@@ -409,7 +411,12 @@ impl<'a> Build<'a> {
     /// The part of a service that a caller may see, as a service of the snapshot; its name.
     fn view(&mut self, from: From<'_>, callee: ServiceId) -> String {
         let service = &self.system.services[callee];
-        let everywhere = |it: &system::Service| it.discovery == Discovery::Everywhere;
+        // What stands in no region of ours is known in all of them.
+        let everywhere = |it: &system::Service| {
+            it.discovery == Discovery::Everywhere
+                || it.kind == Kind::External
+                || it.placement == Placement::Global
+        };
         let one_region = self.system.regions.len() <= 1 || from.region.is_empty();
         let sees_all = one_region || everywhere(service) || from.service.is_none_or(everywhere);
         let same_zone = from.service.is_some_and(|it| it.reach == Reach::SameZone) && !from.zone.is_empty();

@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 #![allow(clippy::print_stdout, reason = "a bench talks to a person")]
 
+use model::draw::levels::{self, Level};
+use model::draw::{Format, Stamp};
 use model::generate;
 use model::lint;
 use model::load::load_str;
@@ -89,6 +91,23 @@ fn main() {
                 set += system.policy(caller, callee, None).set_by.len();
             }
             assert!(black_box(set) > 0);
+        });
+    }
+
+    let text = generate::system(500, 1_500);
+    if !json {
+        println!("\n500 services, 1500 calls, {:.1} MB", text.len() as f64 / 1e6);
+    }
+    let mut bench = Bench { json, baseline: 0.0 };
+    bench.line("events 500", || {
+        assert!(black_box(granit_parser::Parser::new_from_str(&text).filter(Result::is_ok).count()) > 500);
+    });
+    let loaded = load_str(&text);
+    let system = loaded.system().expect("what is generated is valid");
+    for format in [Format::Svg, Format::Json] {
+        bench.line(&format!("isobar graph --format {format} 500"), || {
+            let diagram = levels::diagram(system, Level::Service).expect("services are few");
+            assert!(!black_box(diagram.write(format, &Stamp::default())).is_empty());
         });
     }
 }

@@ -3,8 +3,8 @@
 //! In: a system. Out: every instance with its region and zone, and every pair of instances of which one calls the
 //! other. The rule has few parts, most of them a word of the file:
 //!
-//! - `placement` deals instances to zones in turn (the count runs on from region to region), or puts one in each
-//!   region outside all zones, or one in no region at all.
+//! - `placement` deals instances to zones in turn (the count runs on from region to region; `replicas: {eu-west/a: 3}`
+//!   pins a region's to one zone), or puts one in each region outside all zones, or one in no region at all.
 //! - `discovery` says which registries a service uses: those of its own region, or all. Two instances can meet if
 //!   they share a registry; what stands in no region uses all.
 //! - What is `external` is somebody else's: one for the world, whatever the file says of replicas.
@@ -200,8 +200,9 @@ pub fn instances(system: &System) -> Result<Vec<Instance>, TooMany> {
                 for ((region, place), &count) in system.regions.enumerate().zip(&service.replicas.per_region)
                 {
                     let zones = place.zones.len().max(1) as u32;
+                    let pinned = service.replicas.pinned.get(region.index()).copied().flatten();
                     for _ in 0..count {
-                        let zone = Some(index % zones);
+                        let zone = pinned.or(Some(index % zones));
                         instances.push(Instance { service: id, index, region: Some(region), zone });
                         index += 1;
                     }

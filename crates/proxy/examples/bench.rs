@@ -495,6 +495,73 @@ fn memory(paths: &Paths) -> Fallible<(u64, u64, f64)> {
     Ok((empty, routes, (full.saturating_sub(empty)) as f64 / idle.len() as f64))
 }
 
+/// The last of 5,000 routes against the first: processor time per request, the median of alternating rounds.
+fn last_route(paths: &Paths, rounds: usize, seconds: u32) -> Fallible<f64> {
+    let running = start(peer("isobar", "routes", paths).ok_or("ourselves")?, FRONT)?;
+    let pid = running.0.id();
+    let mut samples = [Vec::new(), Vec::new()];
+    for at in 0..rounds * 2 + 2 {
+        let url = ["http://127.0.0.1:19100/r/0", "http://127.0.0.1:19100/r/4999"][at % 2];
+        let before = cpu_us(pid)?;
+        let output = wrk(seconds, url, &[]).output()?;
+        let used = cpu_us(pid)? - before;
+        let count = completed(&String::from_utf8_lossy(&output.stdout)).ok_or("no requests")?;
+        // The first of each warms up.
+        if at >= 2 {
+            samples[at % 2].push(used as f64 / count as f64);
+        }
+    }
+    let [mut first, mut last] = samples;
+    Ok(median(&mut last) / median(&mut first))
+}
+
+/// From the call that changes one of 5,000 routes until every worker runs it, under load: median and p99 in
+/// milliseconds, and requests that failed meanwhile.
+fn reloads(paths: &Paths) -> Fallible<(f64, f64, u64)> {
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut routes: Vec<Arc<Route>> = (0..5_000)
+        .map(|n| {
+            Arc::new(Route::forward(&format!("r{n}"), PathMatch::Prefix(format!("/r/{n}")), "edge->api"))
+        })
+        .collect();
+    let mut listener = Listener::http("edge", address(FRONT), Vec::new());
+    listener.routes.clone_from(&routes);
+    let mut config = Config {
+        services: vec![Arc::new(Service::http1("api", &[address(BACK_H1)]))],
+        edges: vec![Arc::new(Edge::new("edge", "api", policy::settings::EdgeSettings::default()))],
+        listeners: vec![Arc::new(listener.clone())],
+        ..Config::default()
+    };
+    let options = proxy::Options { workers: 1, admin: None, seed: 1 };
+    let proxy = proxy::Proxy::start(config.clone(), options)?;
+    let _ = paths;
+    let load = wrk(6, "http://127.0.0.1:19100/r/7", &[]).stdout(Stdio::piped()).spawn()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let mut took = Vec::new();
+    for n in 0..200 {
+        let mut route = (*routes[4_321]).clone();
+        route.rewrite.request.set = vec![("x-change".into(), n.to_string())];
+        routes[4_321] = Arc::new(route);
+        listener.routes.clone_from(&routes);
+        config.listeners[0] = Arc::new(listener.clone());
+        let began = Instant::now();
+        proxy.reload(config.clone())?;
+        while !proxy.is_applied() {
+            std::thread::yield_now();
+        }
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    let output = load.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Non-2xx or 3xx responses: ")?.parse().ok())
+        .unwrap_or(0);
+    took.sort_by(f64::total_cmp);
+    Ok((took[took.len() / 2], took[took.len() * 99 / 100], failed))
+}
+
 fn prepare(paths: &Paths) -> Fallible<()> {
     std::fs::create_dir_all(paths.dir.join("files"))?;
     for (name, size) in [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
@@ -604,6 +671,23 @@ fn main() -> Fallible<()> {
         let fields: Vec<String> = of.iter().map(|(name, us)| format!("\"{name}_us\":{us:.3}")).collect();
         let comma = if json.len() > 1 { "," } else { "" };
         write!(json, "{comma}\"{}\":{{{}}}", case.name, fields.join(","))?;
+    }
+    if wanted("routes") {
+        let ratio = last_route(&paths, rounds, seconds)?;
+        println!("routes         the last of 5,000 costs {ratio:.3} x the first (<= 1.05)");
+        let comma = if json.len() > 1 { "," } else { "" };
+        write!(json, "{comma}\"last_route_ratio\":{ratio:.4}")?;
+    }
+    if wanted("reload") {
+        let (p50, p99, failed) = reloads(&paths)?;
+        println!(
+            "reload         one of 5,000 routes under load: p50 {p50:.2} ms, p99 {p99:.2} ms (<= 10), {failed} requests failed (0)"
+        );
+        let comma = if json.len() > 1 { "," } else { "" };
+        write!(
+            json,
+            "{comma}\"reload_p50_ms\":{p50:.3},\"reload_p99_ms\":{p99:.3},\"reload_failed\":{failed}"
+        )?;
     }
     if wanted("overload") {
         let share = overload(&paths, 8)?;

@@ -249,6 +249,14 @@ pub struct Edge {
     pub settings: EdgeSettings,
     /// Bodies up to this are kept so that a retry can send them again.
     pub replay_bytes_max: Bytes,
+    /// Where the caller stands, when that is not where the proxy does: one proxy may serve callers of several zones.
+    pub home: Option<Home>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    pub region: String,
+    pub zone: String,
 }
 
 /// Something that answers, at one or many places.
@@ -541,6 +549,7 @@ impl Edge {
             service: service.into(),
             settings,
             replay_bytes_max: Bytes::from_kib(64),
+            home: None,
         }
     }
 }
@@ -598,7 +607,7 @@ impl Default for Limits {
             headers: 100,
             request_body_bytes: None,
             replay_bytes_total: Bytes::from_mib(32),
-            requests_per_instance: 1_024,
+            requests_per_instance: 16_384,
             pending: 1_024,
             retries_in_flight: 256,
             mirrors_in_flight: 64,

@@ -5,7 +5,8 @@ use crate::plan::EdgePlan;
 use crate::stats::EdgeCells;
 use crate::upstream::{Entered, Instance, ServiceState};
 use policy::{
-    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, eject, settings,
+    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, Sample, eject,
+    settings,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,6 +40,8 @@ pub(crate) struct Pick {
     pub(crate) started: Nanos,
     /// Its place among the requests the instance is working on.
     pub(crate) entered: Option<Entered>,
+    /// What it took says nothing about how busy the instance is: a stream lasts as long as its ends like.
+    pub(crate) is_stream: bool,
     permit: Option<Permit>,
 }
 
@@ -160,7 +163,14 @@ impl EdgeState {
                 endpoints[index].on_start();
                 let instance = self.service.instances.borrow()[index].clone();
                 instance.requests.set(instance.requests.get() + 1);
-                Ok(Pick { instance, index: picked.index, started: ask.now, entered: None, permit })
+                Ok(Pick {
+                    instance,
+                    index: picked.index,
+                    started: ask.now,
+                    entered: None,
+                    is_stream: false,
+                    permit,
+                })
             }
             Err(why) => {
                 if let (Some(breaker), Some(permit)) = (&mut core.breaker, permit) {
@@ -185,7 +195,7 @@ impl EdgeState {
         now: Nanos,
     ) {
         if let Some(entered) = pick.entered.take() {
-            entered.finish(now, outcome.into());
+            entered.finish(now, if pick.is_stream { Sample::Ignored } else { outcome.into() });
         }
         let mut core = self.core.borrow_mut();
         if let (Some(breaker), Some(permit)) = (&mut core.breaker, pick.permit) {

@@ -18,7 +18,7 @@ use crate::serve::{BodyPlace, Client, Run, head_limits};
 use crate::socket::Socket;
 use crate::stats::class_of;
 use crate::upstream::Connection;
-use crate::worker::Worker;
+use crate::worker::{LARGE, Worker};
 use policy::{Ask, Attempt, Deadline, Hint, Next, Outcome, RetryState, retry};
 use smallvec::SmallVec;
 use std::future::poll_fn;
@@ -714,7 +714,7 @@ impl Run {
         route: &RoutePlan,
         edge: &Rc<EdgeState>,
         edge_slot: u32,
-        pick: Pick,
+        mut pick: Pick,
         connection: Connection,
         elapsed: Nanos,
         hint: Hint,
@@ -761,6 +761,9 @@ impl Run {
         let relayed = self.relay(client, call, &connection.socket, &mut upload, body, head_len).await;
         self.note_streamed(&upload);
         let now = worker.now();
+        // A body that follows its head closely was ready with it; one that trickles is a stream.
+        let relaying = now.saturating_sub(pick.started).saturating_sub(elapsed);
+        pick.is_stream = relaying > elapsed.max(STREAMS_AFTER);
         let outcome = match (relayed.complete, relayed.client_gone) {
             (true, _) => judged,
             (false, true) => Outcome::Cancelled,
@@ -965,6 +968,9 @@ impl Run {
                 if at == upb.len() {
                     upb.clear();
                     at = 0;
+                    if upb.size() < LARGE && reader.remaining().is_some_and(|left| left > LARGE as u64 / 4) {
+                        *upb = worker.large.take();
+                    }
                 } else if !upb.has_space() {
                     upb.remove(0, at);
                     at = 0;
@@ -1219,6 +1225,9 @@ impl Run {
         }
     }
 }
+
+/// A reply whose body takes this much longer than its head is a stream.
+const STREAMS_AFTER: Nanos = Nanos::from_millis(100);
 
 const COPIED_MAX: usize = 4 << 10;
 

@@ -14,7 +14,7 @@ use crate::http1::{
     parse_request, parse_response, write_chunk,
 };
 use crate::identity::write_decimal;
-use crate::pipe::{Pipe, pipe};
+use crate::pipe::{Pipe, pipe, put_spare, take_spare};
 use crate::serve::{Client, Runners, connection};
 use crate::socket::Socket;
 use crate::worker::{Door, Worker};
@@ -37,7 +37,6 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One megabyte keeps a fast reader busy over a long way.
 const WINDOW: u32 = 1 << 20;
-const PIECE: usize = 16 << 10;
 
 /// Small DATA frames a peer may send before it is told to calm down. gRPC sends many and means no harm.
 const SMALL_FRAMES: usize = 1 << 20;
@@ -257,7 +256,7 @@ fn request_head(request: &Request<RecvStream>, out: &mut Vec<u8>) -> bool {
 
 /// Moves a stream's body into a pipe, as chunks or as it is, and lets its sender go on as bytes leave.
 async fn body_to_pipe(mut body: RecvStream, to: &Pipe, chunked: bool) -> Result<(), ()> {
-    let mut framed = Vec::new();
+    let mut framed = take_spare();
     while let Some(data) = poll_fn(|cx| body.poll_data(cx)).await {
         let data = data.map_err(drop)?;
         if !data.is_empty() {
@@ -280,7 +279,9 @@ async fn body_to_pipe(mut body: RecvStream, to: &Pipe, chunked: bool) -> Result<
         trailers.iter().for_each(|(name, value)| write_line(&mut framed, name.as_str(), value.as_bytes()));
     }
     framed.extend_from_slice(b"\r\n");
-    write_all(to, &framed).await
+    let written = write_all(to, &framed).await;
+    put_spare(framed);
+    written
 }
 
 /// Sends data as the peer's window allows.
@@ -316,22 +317,22 @@ fn trailer_map(lines: &[u8]) -> HeaderMap {
 struct Reading<'p> {
     from: &'p Pipe,
     bytes: Vec<u8>,
-    ended: bool,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        put_spare(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl<'p> Reading<'p> {
     fn new(from: &'p Pipe) -> Self {
-        Self { from, bytes: Vec::new(), ended: false }
+        Self { from, bytes: take_spare() }
     }
 
     /// Reads more. False at the end.
     async fn more(&mut self) -> bool {
-        let start = self.bytes.len();
-        self.bytes.resize(start + PIECE, 0);
-        let read = poll_fn(|cx| self.from.poll_read(cx, &mut self.bytes[start..])).await.unwrap_or(0);
-        self.bytes.truncate(start + read);
-        self.ended |= read == 0;
-        read > 0
+        poll_fn(|cx| self.from.poll_take(cx, &mut self.bytes)).await > 0
     }
 
     /// Moves a body into a stream, with its trailer.
@@ -369,9 +370,11 @@ async fn answer(far: Pipe, request: Request<RecvStream>, mut respond: h2::server
         .headers()
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let mut head = Vec::with_capacity(512);
+    let mut head = take_spare();
     let chunked = request_head(&request, &mut head);
-    if write_all(&far, &head).await.is_err() {
+    let written = write_all(&far, &head).await;
+    put_spare(head);
+    if written.is_err() {
         respond.send_reset(Reason::INTERNAL_ERROR);
         return;
     }
@@ -662,7 +665,7 @@ async fn receive(far: &Pipe, response: h2::client::ResponseFuture, method: Metho
         Err(error) => return far.fail(outcome_of(&error)),
     };
     let (parts, mut body) = response.into_parts();
-    let mut out = Vec::with_capacity(512);
+    let mut out = take_spare();
     out.extend_from_slice(b"HTTP/1.1 ");
     write_decimal(u64::from(parts.status.as_u16()), &mut out);
     out.push(b' ');
@@ -710,7 +713,9 @@ async fn receive(far: &Pipe, response: h2::client::ResponseFuture, method: Metho
     if let Some(Some(Err(error))) = &first {
         return far.fail(outcome_of(error));
     }
-    if write_all(far, &out).await.is_err() {
+    let written = write_all(far, &out).await;
+    put_spare(out);
+    if written.is_err() {
         return;
     }
     if !ended && !bodiless && body_to_pipe(body, far, chunked).await.is_err() {

@@ -33,6 +33,36 @@ struct Shared {
     fault: Cell<Option<Outcome>>,
 }
 
+thread_local! {
+    /// Memory of pipes that are gone, for those to come: a stream needs some for a moment, and there are many streams.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+const SPARE_MAX: usize = 512;
+
+/// Empty, with room if some is at hand.
+pub(crate) fn take_spare() -> Vec<u8> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+pub(crate) fn put_spare(mut bytes: Vec<u8>) {
+    if bytes.capacity() == 0 || bytes.capacity() > CAPACITY {
+        return;
+    }
+    bytes.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX {
+            spare.push(bytes);
+        }
+    });
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        put_spare(self.bytes.take());
+    }
+}
+
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Pipe {
@@ -42,6 +72,9 @@ pub(crate) struct Pipe {
 
 pub(crate) fn pipe() -> (Pipe, Pipe) {
     let shared = Rc::new(Shared::default());
+    for way in &shared.ways {
+        way.bytes.replace(take_spare());
+    }
     (Pipe { shared: shared.clone(), side: 0 }, Pipe { shared, side: 1 })
 }
 
@@ -99,6 +132,29 @@ impl Pipe {
         }
         wake(&way.writer);
         Poll::Ready(Ok(count))
+    }
+
+    /// Takes all that is there, without copying it where that can be avoided. Zero bytes are the end.
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<usize> {
+        let way = self.incoming();
+        let mut bytes = way.bytes.borrow_mut();
+        let count = bytes.len() - way.read.get();
+        if count == 0 {
+            if way.ended.get() {
+                return Poll::Ready(0);
+            }
+            keep(&way.reader, cx);
+            return Poll::Pending;
+        }
+        if into.is_empty() && way.read.get() == 0 {
+            std::mem::swap(into, &mut bytes);
+        } else {
+            into.extend_from_slice(&bytes[way.read.get()..]);
+        }
+        bytes.clear();
+        way.read.set(0);
+        wake(&way.writer);
+        Poll::Ready(count)
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {

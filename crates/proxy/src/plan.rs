@@ -232,18 +232,29 @@ impl Planner {
             return before.clone();
         }
         let fresh = before.is_none();
-        let mut old: Names<(&Arc<Route>, &Arc<Entry<RoutePlan>>)> = Names::default();
-        let mut router = Router::default();
-        if let Some(before) = before {
-            router = before.router.clone();
-            for (route, entry) in &before.routes {
-                old.insert(route.name.clone(), (route, entry));
+        let router_before = before.map(|before| before.router.clone());
+        let mut router = router_before.unwrap_or_default();
+        let before_routes = before.map_or(&[][..], |before| &before.routes);
+        // Most routes are the very same in the very same place. Only the others are looked up by name.
+        let in_place = |at: usize| {
+            before_routes
+                .get(at)
+                .filter(|(route, _)| listener.routes.get(at).is_some_and(|new| Arc::ptr_eq(new, route)))
+        };
+        let mut old = HashMap::<
+            &str,
+            SmallVec<[&(Arc<Route>, Arc<Entry<RoutePlan>>); 1]>,
+            foldhash::fast::FixedState,
+        >::default();
+        for (at, filed) in before_routes.iter().enumerate().rev() {
+            if in_place(at).is_none() {
+                old.entry(&filed.0.name).or_default().push(filed);
             }
         }
         let mut routes: Vec<(Arc<Route>, Arc<Entry<RoutePlan>>)> = Vec::with_capacity(listener.routes.len());
         let mut filed_last = None;
         for (position, route) in listener.routes.iter().enumerate() {
-            let before = old.remove(&route.name);
+            let before = in_place(position).or_else(|| old.get_mut(route.name.as_str())?.pop());
             if let Some((before_route, entry)) = before
                 && same(before_route, route)
                 && filed_last < Some(entry.order)
@@ -270,7 +281,7 @@ impl Planner {
                 routes.push((route.clone(), entry));
             }
         }
-        for (route, entry) in old.values() {
+        for (route, entry) in old.values().flatten() {
             router.remove(&route.matches, entry);
         }
         let edge = |name: &str| self.edge_slots.get(name).copied();
@@ -374,5 +385,65 @@ fn note_gone<T>(last: Option<&[Option<Arc<T>>]>, now: &[Option<Arc<T>>], changes
         if before.is_some() && now.get(slot).is_none_or(Option::is_none) {
             changes.push(slot as u32);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Edge, PathMatch, Service};
+    use crate::http1::{HeadLimits, RequestHead, parse_request};
+
+    fn config(paths: &[&str]) -> Config {
+        let routes = paths.iter().map(|path| Route::forward(path, PathMatch::Prefix((*path).into()), "a->b"));
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        Config {
+            services: vec![Arc::new(Service::http1("b", &[]))],
+            edges: vec![Arc::new(Edge::new("a", "b", policy::settings::EdgeSettings::default()))],
+            listeners: vec![Arc::new(Listener::http("a", address, routes.collect()))],
+            ..Config::default()
+        }
+    }
+
+    fn found(plan: &Plan, path: &str) -> Option<String> {
+        let text = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let mut head = RequestHead::default();
+        parse_request(text.as_bytes(), &HeadLimits::default(), &mut head).expect("a good head");
+        Some(plan.listeners[0].router.find(&head, text.as_bytes())?.item.route.name.clone())
+    }
+
+    /// However a plan came about, it routes as one made from nothing does.
+    #[test]
+    fn every_way_to_a_configuration_leads_to_the_same_routes() {
+        let steps: &[&[&str]] = &[
+            &["/", "/a", "/b"],
+            &["/", "/b"],
+            &["/b", "/", "/c"],
+            &["/c", "/b", "/", "/a"],
+            &["/a", "/a", "/c"],
+            &["/c", "/a"],
+            &[],
+            &["/", "/a", "/b"],
+        ];
+        let mut planner = Planner::new(1);
+        for step in steps {
+            let (plan, _) = planner.plan(config(step), Tls::default(), Nanos(1));
+            let (fresh, _) = Planner::new(1).plan(config(step), Tls::default(), Nanos(1));
+            for path in ["/", "/a/x", "/b", "/c", "/d"] {
+                assert_eq!(found(&plan, path), found(&fresh, path), "{path} after {step:?}");
+            }
+            assert_eq!(plan.listeners[0].routes().count(), step.len());
+        }
+    }
+
+    #[test]
+    fn what_is_equal_keeps_its_slot_and_its_cells() {
+        let mut planner = Planner::new(1);
+        let (first, changes) = planner.plan(config(&["/"]), Tls::default(), Nanos(1));
+        assert_eq!((changes.edges.len(), changes.services.len()), (1, 1));
+        let (second, changes) = planner.plan(config(&["/", "/new"]), Tls::default(), Nanos(2));
+        assert_eq!(changes, Changes::default(), "an equal edge is the same edge");
+        let cells = |plan: &Plan| Arc::as_ptr(&plan.edges[0].as_ref().expect("an edge").cells);
+        assert_eq!(cells(&first), cells(&second));
     }
 }

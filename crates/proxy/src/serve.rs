@@ -254,6 +254,9 @@ impl Run {
     fn tidy(&mut self) {
         self.inb.clear();
         self.upb.clear();
+        if self.upb.size() != self.inb.size() {
+            self.upb = self.worker.buffers.take();
+        }
         for scratch in [&mut self.out, &mut self.reply, &mut self.replay] {
             scratch.clear();
             if scratch.capacity() > SCRATCH_KEPT {

@@ -1,6 +1,6 @@
 //! Bytes both ways, unread: after an upgrade, and for services that speak something of their own.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferPool};
 use crate::edge::{EdgeState, Pick};
 use crate::exchange::{After, Call};
 use crate::heads::{BodyOut, write_response};
@@ -17,8 +17,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use units::Nanos;
 
-/// One direction: what was read and not yet written.
+/// One direction: what was read and not yet written. It has a buffer only while it has bytes.
 struct Direction {
+    buffer: Option<Buffer>,
     at: usize,
     total: u64,
     read_closed: bool,
@@ -26,8 +27,9 @@ struct Direction {
 }
 
 impl Direction {
-    fn new() -> Self {
-        Self { at: 0, total: 0, read_closed: false, write_closed: false }
+    /// Begins with bytes that were read before it was known that they belong to a tunnel.
+    fn new(buffer: Option<Buffer>) -> Self {
+        Self { buffer, at: 0, total: 0, read_closed: false, write_closed: false }
     }
 
     /// Moves what can be moved. `Err` when the connection broke; true if anything moved.
@@ -36,24 +38,30 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &Socket,
         to: &Socket,
-        buffer: &mut Buffer,
+        pool: &Rc<BufferPool>,
     ) -> Result<bool, ()> {
         let mut moved = false;
         loop {
-            while self.at < buffer.len() {
-                match to.poll_write(cx, &buffer.filled()[self.at..]) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Err(()),
-                    Poll::Ready(Ok(wrote)) => {
-                        self.at += wrote;
-                        self.total += wrote as u64;
-                        moved = true;
+            if let Some(buffer) = &mut self.buffer {
+                while self.at < buffer.len() {
+                    match to.poll_write(cx, &buffer.filled()[self.at..]) {
+                        Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+                        Poll::Ready(Ok(wrote)) => {
+                            self.at += wrote;
+                            self.total += wrote as u64;
+                            moved = true;
+                        }
+                        Poll::Pending => return Ok(moved),
                     }
-                    Poll::Pending => return Ok(moved),
                 }
+                buffer.clear();
+                self.at = 0;
             }
-            buffer.clear();
-            self.at = 0;
+            if to.poll_flush(cx).is_pending() {
+                return Ok(moved);
+            }
             if self.read_closed {
+                self.buffer = None;
                 // The end is passed on as an end, so that the other side may still speak.
                 if !self.write_closed {
                     match to.poll_shutdown(cx) {
@@ -64,6 +72,7 @@ impl Direction {
                 }
                 return Ok(moved);
             }
+            let buffer = self.buffer.get_or_insert_with(|| pool.take());
             match from.poll_read(cx, buffer.space()) {
                 Poll::Ready(Ok(0)) => self.read_closed = true,
                 Poll::Ready(Ok(read)) => {
@@ -71,7 +80,10 @@ impl Direction {
                     moved = true;
                 }
                 Poll::Ready(Err(_)) => return Err(()),
-                Poll::Pending => return Ok(moved),
+                Poll::Pending => {
+                    self.buffer = None;
+                    return Ok(moved);
+                }
             }
         }
     }
@@ -82,14 +94,15 @@ pub(crate) async fn both_ways(
     client: &Socket,
     up: &Socket,
     timer: &Timer,
-    (to_up, to_client): (&mut Buffer, &mut Buffer),
+    (to_up, to_client): (Option<Buffer>, Option<Buffer>),
     idle: Nanos,
     worker: &Worker,
 ) -> (u64, u64, bool) {
-    let (mut out, mut back) = (Direction::new(), Direction::new());
+    let (mut out, mut back) = (Direction::new(to_up), Direction::new(to_client));
+    let pool = &worker.large;
     timer.set(worker.now() + idle);
     let clean = poll_fn(|cx| {
-        let moved = match (out.poll(cx, client, up, to_up), back.poll(cx, up, client, to_client)) {
+        let moved = match (out.poll(cx, client, up, pool), back.poll(cx, up, client, pool)) {
             (Ok(a), Ok(b)) => a || b,
             _ => return Poll::Ready(false),
         };
@@ -112,12 +125,13 @@ pub(crate) async fn upgraded(
     call: &mut Call,
     route: &RoutePlan,
     (edge, slot): (&Rc<EdgeState>, u32),
-    pick: Pick,
+    mut pick: Pick,
     connection: Connection,
     elapsed: Nanos,
 ) -> After {
     let worker = run.worker.clone();
     worker.cells.upgrades.add(1);
+    pick.is_stream = true;
     run.reply.clear();
     let date = || worker.date.get(worker.clock.unix(worker.now()));
     write_response(&run.response, run.upb.filled(), route, (1, true), date, BodyOut::Plain, &mut run.reply);
@@ -127,7 +141,11 @@ pub(crate) async fn upgraded(
     let mut error = "client-gone";
     if run.write_reply(client).await {
         let idle = worker.plan().config.timeouts.stream_idle;
-        let buffers = (&mut run.inb, &mut run.upb);
+        // What is in the runner's buffers goes first; the runner gets others.
+        let buffers = (
+            Some(std::mem::replace(&mut run.inb, worker.buffers.take())),
+            Some(std::mem::replace(&mut run.upb, worker.buffers.take())),
+        );
         let (out, back, clean) =
             both_ways(&client.socket, &connection.socket, &client.timer, buffers, idle, &worker).await;
         worker.cells.bytes_in.add(out);
@@ -187,7 +205,7 @@ pub(crate) async fn tcp(client: Client) {
     edge.on_request(now);
     let mut tried: smallvec::SmallVec<[u32; 4]> = smallvec::SmallVec::new();
     // Nothing has been read from the client yet, so trying elsewhere is always safe.
-    let (pick, connection) = loop {
+    let (mut pick, connection) = loop {
         let now = worker.now();
         let ask = Ask { now, hash: None, version: None, tried: &tried };
         let picked = edge.pick(&ask, &mut worker.rng.borrow_mut());
@@ -211,11 +229,11 @@ pub(crate) async fn tcp(client: Client) {
         }
     };
     worker.cells.tunnels.add(1);
+    pick.is_stream = true;
     let connected = worker.now();
     let elapsed = connected.saturating_sub(pick.started);
-    let mut to_client = worker.buffers.take();
     let idle = worker.plan().config.timeouts.stream_idle;
-    let buffers = (&mut to_up, &mut to_client);
+    let buffers = (Some(to_up), None);
     let (out, back, clean) =
         both_ways(&client.socket, &connection.socket, &client.timer, buffers, idle, &worker).await;
     worker.cells.bytes_in.add(out);

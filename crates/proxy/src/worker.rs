@@ -20,6 +20,9 @@ use units::{Nanos, Purpose, Rng};
 /// Behind an `Rc` so that a request holds on to it without touching the count that all workers share.
 pub(crate) type Held<T> = Rc<Arc<T>>;
 
+/// As much as a socket usually has at once.
+pub(crate) const LARGE: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -28,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) date: DateCache,
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<BufferPool>,
+    /// For tunnels and long replies: fewer and longer system calls.
+    pub(crate) large: Rc<BufferPool>,
     pub(crate) cells: Arc<WorkerCells>,
     pub(crate) rng: RefCell<Rng>,
     plan: RefCell<Held<Plan>>,
@@ -86,6 +91,7 @@ impl Worker {
             date: DateCache::default(),
             timers: Timers::new(clock),
             // Room for a whole head and for some body behind it.
+            large: BufferPool::new(LARGE, 32),
             buffers: BufferPool::new(head.clamp(4 << 10, 256 << 10) + (8 << 10), 256),
             cells,
             rng: RefCell::new(Rng::stream(seed, index as u64, Purpose::Balance)),
@@ -159,12 +165,20 @@ impl Worker {
         self.make_edge(slot)
     }
 
+    /// Where an edge's caller stands.
+    fn home(&self, plan: &Plan, edge: &crate::config::Edge) -> policy::Place {
+        let node = &plan.config.node;
+        let (region, zone) =
+            edge.home.as_ref().map_or((&node.region, &node.zone), |it| (&it.region, &it.zone));
+        self.places.place(region, zone)
+    }
+
     #[cold]
     fn make_edge(&self, slot: u32) -> Option<Rc<EdgeState>> {
         let plan = self.plan();
         let edge_plan = plan.edges.get(slot as usize)?.clone()?;
         let service = self.service(edge_plan.service)?;
-        let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
+        let home = self.home(&plan, &edge_plan.config);
         let edge = EdgeState::new(edge_plan, service, home, (self.index, self.workers), None);
         put(&mut self.edges.borrow_mut(), slot, Some(edge.clone()));
         Some(edge)
@@ -227,7 +241,7 @@ impl Worker {
             let new = plan.edges.get(*slot as usize).cloned().flatten();
             let state = new.filter(|new| new.config.name == before.plan.config.name).and_then(|new| {
                 let service = self.service(new.service)?;
-                let home = self.places.place(&plan.config.node.region, &plan.config.node.zone);
+                let home = self.home(&plan, &new.config);
                 Some(EdgeState::new(new, service, home, (self.index, self.workers), Some(&before)))
             });
             put(&mut self.edges.borrow_mut(), *slot, state);
@@ -278,7 +292,7 @@ impl Worker {
         }
         self.cells.upstream_connections.set(open);
         self.cells.upstream_idle.set(idle);
-        self.cells.buffers_lent.set(self.buffers.lent() as u64);
+        self.cells.buffers_lent.set((self.buffers.lent() + self.large.lent()) as u64);
         self.cells.timers.set(self.timers.len() as u64);
         if thorough {
             self.edges.borrow().iter().flatten().for_each(|edge| edge.tick(now));

@@ -13,8 +13,12 @@
 //! **Invariant:** no clock, no socket, no global randomness, no floating-point function of the system's libraries.
 //! **Invariant:** one event loop, no trait objects in it, no allocation once a run has grown to its size.
 
+pub mod breaks;
 mod cache;
+pub mod compare;
+pub mod export;
 mod fallacy;
+pub mod metastable;
 pub mod meter;
 pub mod plan;
 pub mod questions;
@@ -22,6 +26,7 @@ mod queue;
 mod random;
 pub mod report;
 mod run;
+pub mod set;
 mod slab;
 pub mod stats;
 mod world;

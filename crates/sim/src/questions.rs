@@ -1,11 +1,9 @@
-//! Questions that take several forecasts: how far does it go, where is the knee, is this better than that.
-//!
-//! Everything compared here shares its luck: the n-th run of each side draws the same arrivals, work and network, so what
-//! differs is the design, and intervals are on the differences.
+//! Questions that take several forecasts: how far does it go, where is the knee. All share their luck, so what differs is
+//! the load; comparing two designs is `compare`.
 
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::run::{Forecast, Options, Progress, RunError, forecast};
+use crate::run::{Options, Progress, RunError, forecast};
 use crate::stats::Estimate;
 use units::{Histogram, Nanos};
 
@@ -139,63 +137,4 @@ pub fn capacity(
         }
     }
     Ok(Capacity { load: good.as_ref().map_or(0.0, |it| it.load), point: good, beyond: bad })
-}
-
-/// One number of two forecasts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
-    /// `shoppers p99`, `cost per month`.
-    pub what: String,
-    /// `s`, `/s`, `share`, `$`.
-    pub unit: &'static str,
-    pub before: f64,
-    pub after: f64,
-    /// Of after minus before, by pairs of runs.
-    pub difference: Estimate,
-    /// The interval does not hold zero, and the change is for the worse.
-    pub regression: bool,
-}
-
-/// Two designs under the same luck, number by number, for traffic that both have. Run both with the same seed and runs.
-pub fn diff(before: &Forecast<'_>, after: &Forecast<'_>) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    for (a, load) in before.plan.loads.iter().enumerate() {
-        let Some(b) = after.plan.loads.iter().position(|it| it.name == load.name) else { continue };
-        let name = &load.name;
-        let mut add = |what: &str, unit, more_is_worse, of: &dyn Fn(&crate::meter::LoadMeter, f64) -> f64| {
-            let values = |forecast: &Forecast<'_>, index: usize| -> Vec<f64> {
-                let seconds = forecast.measured.as_secs_f64();
-                forecast.runs.iter().map(|run| of(&run.meters.loads[index], seconds)).collect()
-            };
-            let (x, y) = (values(before, a), values(after, b));
-            differences.push(paired(format!("{name} {what}"), unit, &x, &y, more_is_worse));
-        };
-        for (what, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
-            add(what, "s", true, &|it, _| it.requests.latency.quantile(q).map_or(0.0, Nanos::as_secs_f64));
-        }
-        add("goodput", "/s", false, &|it, seconds| it.requests.ok as f64 / seconds);
-        add("availability", "share", false, &|it, _| {
-            it.requests.ok as f64 / it.requests.total().max(1) as f64
-        });
-    }
-    let (x, y) = (Report::of(before).cost.per_month, Report::of(after).cost.per_month);
-    // Bytes and hours hardly differ between runs, so a bill has no interval of its own.
-    let difference = Estimate { value: y - x, low: y - x, high: y - x };
-    differences.push(Difference {
-        what: "cost per month".to_owned(),
-        unit: "$",
-        before: x,
-        after: y,
-        difference,
-        regression: false,
-    });
-    differences
-}
-
-fn paired(what: String, unit: &'static str, x: &[f64], y: &[f64], more_is_worse: bool) -> Difference {
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let pairs: Vec<f64> = x.iter().zip(y).map(|(x, y)| y - x).collect();
-    let difference = Estimate::of_runs(&pairs);
-    let regression = if more_is_worse { difference.low > 0.0 } else { difference.high < 0.0 };
-    Difference { what, unit, before: mean(x), after: mean(y), difference, regression }
 }

@@ -3,7 +3,7 @@
 
 use crate::supervisor::{Need, Until, Wanted};
 use crate::synthetic::Behaviour;
-use model::system::{self, Check, Kind, Placement, Run, ServiceId, Step, System};
+use model::system::{self, Check, Placement, Run, ServiceId, Step, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use units::Nanos;
@@ -27,9 +27,10 @@ impl Seat {
     }
 }
 
-/// Does isobar start this service? Somebody else's, and what runs elsewhere, is only called.
+/// Does isobar start this service? What runs elsewhere is only called. Somebody else's is never started either, but
+/// without an address to call a stand-in is played, so that its callers can be tried.
 pub fn runs_here(service: &system::Service) -> bool {
-    service.kind != Kind::External && service.endpoints.is_empty()
+    service.endpoints.is_empty()
 }
 
 /// What the supervisor is to want, given what was left out by name.
@@ -331,9 +332,9 @@ mod tests {
   pay: {kind: external}
   old: {endpoints: [\"127.0.0.1:9\"]}
 ";
-        check_needs(services, &[], "");
+        check_needs(services, &[], "web>pay:healthy");
         let system = system(&format!("isobar: 1\nservices:\n{services}"));
-        assert_eq!(wanted(&system, &BTreeSet::new()).len(), 1);
+        assert_eq!(wanted(&system, &BTreeSet::new()).len(), 2, "what has no address is played");
         assert_eq!(dependencies(&system, units::Id::new(0)), ["old", "pay"]);
     }
 

@@ -7,7 +7,7 @@ use super::place::{instances_by_zone, zone_name};
 use super::report::{Report, Subject, Tell};
 use super::words;
 use crate::diagnostic::Severity;
-use crate::system::{Caller, Consistency, Kind, Service, ServiceId, System, TeamId};
+use crate::system::{Caller, Consistency, Kind, Placement, Service, ServiceId, System, TeamId};
 use std::collections::BTreeMap;
 
 /// Who calls each store: for each caller one edge, and whether any call may write.
@@ -121,6 +121,36 @@ pub(super) fn quorum_lost_with_zone(facts: &Facts<'_>, report: &mut Report<'_>) 
             )
             .say("too few zones for a quorum")
             .fix("keep 3 copies in 3 zones (replicas in each of them)");
+    }
+}
+
+/// L049. A majority that is not in the caller's region is a round trip between regions for every read and write.
+pub(super) fn quorum_across_regions(facts: &Facts<'_>, report: &mut Report<'_>) {
+    for (id, service) in facts.system.services.enumerate() {
+        let quorum =
+            service.store.as_ref().filter(|it| it.consistency == Consistency::Quorum && it.copies > 1);
+        let regions = service.replicas.per_region.iter().filter(|it| **it > 0).count();
+        let Some(store) = quorum.filter(|_| service.placement == Placement::Zones && regions > 1) else {
+            continue;
+        };
+        if report.accepts(Subject::Service(id)) {
+            continue;
+        }
+        let name = &service.name.value;
+        report
+            .push(
+                service.replicas.span.unwrap_or(service.name.span),
+                format!(
+                    "`{name}` asks a majority of its {} copies, and they are spread over {regions} regions: \
+                     reads and writes wait for another region",
+                    store.copies
+                ),
+            )
+            .say("a majority is seldom in one region")
+            .fix(
+                "keep a store for each region, or a copy in each region with `consistency: one`; \
+                 otherwise give its callers timeouts above the round trip",
+            );
     }
 }
 

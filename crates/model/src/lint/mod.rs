@@ -119,6 +119,7 @@ rules! {
     "L046" "hedge-too-late" Warning retries::hedge_too_late, "a hedge that is sent when the caller has given up";
     "L047" "scenario-expects-nothing" Note objectives::scenario_expects_nothing, "a scenario that cannot fail";
     "L048" "health-check-overlaps" Note health::overlaps, "a health check may take longer than the time between two";
+    "L049" "quorum-across-regions" Warning data::quorum_across_regions, "a store's majority is in another region";
 }
 
 const ABOUT_WAIVERS: [&str; 2] = ["L041", "L042"];

@@ -144,7 +144,7 @@ pub(super) fn latency_below_work(facts: &Facts<'_>, report: &mut Report<'_>) {
                 } else {
                     "make the work faster, or promise less"
                 })
-                .see(graph.operation(slowest).map(|it| it.span), "this operation");
+                .see(graph.operation(slowest).map(|it| it.name.span), "this operation");
         }
     }
 }
@@ -163,7 +163,7 @@ pub(super) fn sheddable_dependency(facts: &Facts<'_>, report: &mut Report<'_>) {
         let operation = graph.operation(edge.to);
         let (gets, place) = match by_edge {
             Some(place) => (facts.link(at).in_force.settings.priority, Some(place)),
-            None => match operation.and_then(|it| it.priority.map(|priority| (priority, it.span))) {
+            None => match operation.and_then(|it| it.priority.map(|priority| (priority, it.name.span))) {
                 Some((priority, place)) => (priority, Some(place)),
                 None => (callee.priority.unwrap_or(needs), None),
             },
@@ -188,7 +188,7 @@ pub(super) fn sheddable_dependency(facts: &Facts<'_>, report: &mut Report<'_>) {
             )
             .say("a hard dependency on sheddable work")
             .fix("make the call `optional` with a `fallback`, or raise its priority")
-            .see(Some(place.unwrap_or(facts.system.services[callee].span)), "made sheddable here");
+            .see(Some(place.unwrap_or(facts.system.services[callee].name.span)), "made sheddable here");
     }
 }
 

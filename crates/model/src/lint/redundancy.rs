@@ -213,7 +213,7 @@ fn gap_between(
 ) -> Option<Gap> {
     let system = facts.system;
     let (caller, callee) = (&system.services[caller_id], &system.services[callee_id]);
-    if callee.kind == Kind::External || !callee.endpoints.is_empty() || caller.placement != Placement::Zones {
+    if !callee.endpoints.is_empty() || caller.placement != Placement::Zones {
         return None;
     }
     let link = facts.link(at);

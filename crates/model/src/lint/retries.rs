@@ -170,7 +170,7 @@ pub(super) fn not_idempotent(facts: &Facts<'_>, report: &mut Report<'_>) {
                 "make it idempotent (a key the callee remembers) and say `idempotent: true` on the \
                 operation, or `retry: none` here",
             )
-            .see(operation.map(|it| it.span), "declared here");
+            .see(operation.map(|it| it.name.span), "declared here");
     }
     // Somebody asked for retries on this very edge and will not get them.
     let in_vain = |at: usize, retry: &Retry| {

@@ -236,7 +236,7 @@ proptest::proptest! {
         calls in proptest::collection::vec((0usize..6, 0usize..6, 0u32..4, 0u32..3), 0..24),
         policies in proptest::collection::vec((0usize..6, 0usize..6, 1u64..2_000, 1u8..5), 0..12),
         replicas in proptest::collection::vec(1u32..7, 6),
-        rate in 0u32..5_000,
+        rate in 1u32..5_000,
     ) {
         use std::fmt::Write;
         let mut text = String::from("isobar: 1\nplaces: {x: {zones: [a, b]}, y: {zones: [a]}}\nservices:\n");

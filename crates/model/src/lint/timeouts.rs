@@ -272,6 +272,6 @@ pub(super) fn below_p99(facts: &Facts<'_>, report: &mut Report<'_>) {
                 "wait longer than its p99, at least {}",
                 words::suggest_time(p99.as_secs_f64() * 1.1)
             ))
-            .see(Some(operation.span), "its work is declared here");
+            .see(Some(operation.name.span), "its work is declared here");
     }
 }

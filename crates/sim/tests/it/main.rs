@@ -1,6 +1,7 @@
 //! Integration tests of the simulator, in one binary.
 
 mod behaviour;
+mod breaks;
 mod closed_forms;
 mod common;
 mod engine;

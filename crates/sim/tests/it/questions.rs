@@ -1,6 +1,7 @@
 //! Sweeps, capacity and comparisons.
 
 use crate::common::{plan, run};
+use sim::compare::{Measured, compare};
 use sim::{Fallacy, Options, Report, questions};
 use units::Nanos;
 
@@ -56,12 +57,13 @@ fn capacity_is_found_between_what_holds_and_what_does_not() {
 fn a_difference_has_an_interval_and_a_direction() {
     let (two, one) = (plan(&api(2)), plan(&api(1)));
     let (before, after) = (run(&two, &options()), run(&one, &options()));
-    let worse = questions::diff(&before, &after);
-    assert!(worse.iter().find(|it| it.what == "users p99").unwrap().regression);
-    let better = questions::diff(&after, &before);
-    assert!(!better.iter().any(|it| it.regression), "{better:?}");
-    let same = questions::diff(&before, &before);
-    assert!(same.iter().all(|it| it.difference.value == 0.0 && !it.regression));
+    let worse = compare(&before, &after);
+    let p99 = worse.differences.iter().find(|it| it.of == "users" && it.measure == Measured::P99).unwrap();
+    assert!(p99.regression && worse.is_regression(), "{p99:?}");
+    let better = compare(&after, &before);
+    assert!(!better.is_regression(), "{:?}", better.differences);
+    let same = compare(&before, &before);
+    assert!(same.differences.iter().all(|it| it.change.value == 0.0 && !it.regression));
 }
 
 #[test]

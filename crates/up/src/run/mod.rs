@@ -6,6 +6,7 @@
 
 mod instances;
 mod plane;
+mod traffic;
 mod watch;
 mod wishes;
 mod words;
@@ -131,6 +132,7 @@ pub(crate) struct Runner {
     doors: BTreeMap<(String, String), (Door, ports::Held)>,
     gateways: BTreeMap<String, Gateway>,
     faults: BTreeMap<String, proxy::config::Fault>,
+    traffic: traffic::TrafficDesk,
     live: HashMap<Key, Live>,
     admitted: BTreeSet<Key>,
     logs: Rc<RefCell<Writer>>,
@@ -264,6 +266,7 @@ impl Runner {
             doors: BTreeMap::new(),
             gateways: BTreeMap::new(),
             faults: BTreeMap::new(),
+            traffic: traffic::TrafficDesk::default(),
             live: HashMap::new(),
             admitted: BTreeSet::new(),
             logs: Rc::new(RefCell::new(logs)),
@@ -640,11 +643,14 @@ impl Runner {
                     if self.is_callable(callee) {
                         wanted.insert(
                             (slot(&service.name.value, index), callee.clone()),
-                            (service.name.value.clone(), seat.clone()),
+                            (Some(service.name.value.clone()), seat.clone()),
                         );
                     }
                 }
             }
+        }
+        for (key, caller) in self.traffic_doors() {
+            wanted.insert(key, caller);
         }
         let gone: Vec<_> = self.doors.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
         for key in gone {
@@ -663,7 +669,7 @@ impl Runner {
                     self.ports.hold(&format!("{slot}->{callee}"))?
                 }
             };
-            let door = Door { caller: Some(caller), slot, region, zone, callee, address: held.address };
+            let door = Door { caller, slot, region, zone, callee, address: held.address };
             self.doors.insert(key, (door, held));
         }
         Ok(())
@@ -874,6 +880,9 @@ impl Runner {
         self.status.send_replace(Arc::new(status));
         if settled && !self.all_told {
             self.all_told = true;
+            if self.options.load {
+                self.start_all_traffic();
+            }
             for address in &self.addresses {
                 (self.say)(Say::Address(address.clone()));
             }
@@ -920,7 +929,7 @@ impl Runner {
             settled,
             addresses: self.addresses.clone(),
             services,
-            traffic: Vec::new(),
+            traffic: self.traffic_status(),
             scenario: None,
             refused: self.refused.clone(),
         }

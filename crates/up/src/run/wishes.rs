@@ -64,8 +64,8 @@ impl Runner {
                 Ok(json!({"instance": slot(&name, 0), "dir": dir, "variables": variables}))
             }
             Command::Snapshot => Ok(json!({"text": self.snapshot_text()})),
-            Command::Traffic(..)
-            | Command::ScenarioStart(_)
+            Command::Traffic(name, change) => self.change_traffic(who, &name, &change),
+            Command::ScenarioStart(_)
             | Command::ScenarioRenew
             | Command::ScenarioStop
             | Command::ScenarioReport => {

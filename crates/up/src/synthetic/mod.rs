@@ -17,7 +17,9 @@ mod state;
 mod timer;
 
 pub use behaviour::{Behaviour, Call, Operation, RequestLine, Step, Wire, wire};
+pub(crate) use call::{Ask, Client};
 pub use instance::{Identity, Trouble};
+pub(crate) use timer::{Timer, now as timer_now};
 
 use crate::supervisor::{Exit, Key};
 use instance::{Ending, Instance};
@@ -71,7 +73,7 @@ impl Host {
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("synthetic".to_owned()).spawn(move || match local_runtime() {
             Ok(runtime) => runtime.block_on(async {
-                match timer::Timer::new() {
+                match Timer::new() {
                     Ok(timer) => {
                         let _ = ready.send(Ok(()));
                         play(inbox, timer, seed, Rc::new(tell)).await;
@@ -115,7 +117,7 @@ impl Host {
     }
 }
 
-async fn play(mut inbox: mpsc::Receiver<Order>, timer: timer::Timer, seed: u64, tell: Rc<dyn Fn(Key, Told)>) {
+async fn play(mut inbox: mpsc::Receiver<Order>, timer: Timer, seed: u64, tell: Rc<dyn Fn(Key, Told)>) {
     let mut instances: HashMap<Key, Rc<Instance>> = HashMap::new();
     let (gone, mut ended) = mpsc::channel::<Key>(ORDERS_MAX);
     let log: instance::Log = {

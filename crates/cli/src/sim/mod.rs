@@ -1,0 +1,581 @@
+//! `isobar sim`: a forecast, and the questions that take several.
+
+mod page;
+mod words;
+
+use crate::output::{self, Terminal};
+use crate::table::{Table, dollars, number, seconds, share};
+use crate::{exit, input};
+use ::sim::{Fallacy, breaks, metastable, questions, set};
+use ::sim::{Options, Plan, Progress, Report, RunError};
+use anyhow::{Context as _, bail};
+use model::diagnostic::Diagnostic;
+use model::span::Sources;
+use model::system::System;
+use serde_json::{Value, json};
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use units::Nanos;
+
+/// Forecast a system: latency, errors, saturation, cost, and what breaks first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code: 0 everything promised holds, 1 something does not, 2 a wrong file or question, 130 stopped early.
+
+For example:
+  isobar sim examples/shop                          one minute of the declared traffic, ten times over
+  isobar sim examples/shop --scenario zone-lost --html report.html
+  isobar sim examples/shop --break gray=cart
+  isobar sim examples/shop --set load=2 --set cart.replicas=8
+  isobar sim examples/shop --sweep load=0.5x..3x    throughput and latency against load
+  isobar sim examples/shop --find capacity          the largest load that keeps the promises
+  isobar sim examples/shop --map metastable         which loads a passing surge can leave stuck
+  isobar sim examples/shop --fallacy latency,reliable")]
+pub(crate) struct Args {
+    /// A file, a folder that holds isobar.yaml, or - for standard input
+    #[arg(default_value = ".")]
+    file: PathBuf,
+
+    /// Play one of the file's scenarios
+    #[arg(long, value_name = "NAME", conflicts_with = "breaks")]
+    scenario: Option<String>,
+
+    /// Break something ready-made: zone-lost, gray=cart, chaos-monkey ... (`--break list` shows all)
+    #[arg(long = "break", value_name = "WHAT[=TARGET]")]
+    breaks: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+
+    /// The whole report as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Write the report as one self-contained page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Forecast a range of loads: load=0.5x..3x
+    #[arg(long, value_name = "RANGE", group = "question")]
+    sweep: Option<String>,
+
+    /// Points of a sweep
+    #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    points: u16,
+
+    /// Search: `capacity`, the largest load that keeps every promise
+    #[arg(long, value_name = "WHAT", group = "question", value_parser = ["capacity"])]
+    find: Option<String>,
+
+    /// Map: `metastable`, load against the size of a surge
+    #[arg(long, value_name = "WHAT", group = "question", value_parser = ["metastable"])]
+    map: Option<String>,
+
+    /// Fallacies of distributed computing to assume and not to: reliable, latency, bandwidth, secure, topology,
+    /// administrator, cost, homogeneous, or all
+    #[arg(long, value_name = "NAMES", group = "question", value_delimiter = ',')]
+    fallacy: Vec<String>,
+
+    /// Also write what others read: graph, zipkin, otlp, histograms, guesstimate, prometheus, as KIND=FILE
+    #[arg(long, value_name = "KIND=FILE")]
+    export: Vec<String>,
+}
+
+/// What every forecast needs to know; shared with `isobar diff`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The same seed gives the same bytes, on any machine and any number of threads
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Independent runs; intervals come from how they differ
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    runs: u32,
+
+    /// Simulated time of each run that is measured [default: 1min, or as long as the scenario lasts]
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Nanos>,
+
+    /// Simulated time before measuring [default: found by MSER-5]
+    #[arg(long, value_name = "TIME")]
+    warm_up: Option<Nanos>,
+
+    /// Threads to run on [default: all cores]
+    #[arg(long)]
+    threads: Option<u32>,
+
+    /// Turn a knob: load=0.8, web.replicas=4, web.concurrency=16, shoppers.rate=400/s
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+
+    /// Run a system whose queues grow without end all the same
+    #[arg(long)]
+    allow_unstable: bool,
+}
+
+impl RunArgs {
+    /// The options, and the model with its knobs turned.
+    pub(crate) fn prepare(&self, system: &mut System) -> anyhow::Result<Options> {
+        let mut options = Options {
+            seed: self.seed,
+            runs: self.runs,
+            threads: self.threads.unwrap_or_else(cores).max(1),
+            duration: self.duration,
+            warm_up: self.warm_up,
+            allow_unstable: self.allow_unstable,
+            ..Options::default()
+        };
+        if self.duration.is_some_and(Nanos::is_zero) {
+            bail!("--duration 0 measures nothing; give it some time, for example `--duration 1min`");
+        }
+        for text in &self.settings {
+            let setting: set::Setting = text.parse().map_err(|it: String| anyhow::anyhow!("--set {it}"))?;
+            options.bias.load *= set::apply(system, &setting).map_err(|it| anyhow::anyhow!("--set {it}"))?;
+        }
+        Ok(options)
+    }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |it| u32::try_from(it.get()).unwrap_or(u32::MAX))
+}
+
+/// Ctrl-c: the first ends the forecast with what it has, and that is printed.
+pub(crate) static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Listens for ctrl-c from now on. The second one ends the process as it always did.
+pub(crate) fn interrupts() {
+    std::thread::spawn(|| {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                STOPPED.store(true, Ordering::Relaxed);
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(i32::from(exit::INTERRUPTED));
+            }
+        });
+    });
+}
+
+/// A plan, or `None` after its mistakes were shown.
+pub(crate) fn plan(file: &Path, system: &System, sources: &Sources, terminal: Terminal) -> Option<Plan> {
+    let folder =
+        if file.is_dir() { file.to_owned() } else { file.parent().map(Path::to_owned).unwrap_or_default() };
+    let recordings = |name: &str| recording(&folder.join(name));
+    match ::sim::compile(system, &recordings) {
+        Ok(plan) => Some(plan),
+        Err(errors) => {
+            let diagnostics: Vec<Diagnostic> = errors
+                .iter()
+                .map(|it| Diagnostic::error("E0601", it.at, it.message.clone()).label("cannot be forecast"))
+                .collect();
+            let style =
+                model::render::Style { color: terminal.color_stderr, ..model::render::Style::default() };
+            output::words(&model::render::human(sources, &diagnostics, style));
+            None
+        }
+    }
+}
+
+/// Arrival times, one a line: durations since the start, or seconds as a plain number.
+fn recording(path: &Path) -> Result<Vec<Nanos>, String> {
+    const BYTES_MAX: u64 = 256 << 20;
+    let size = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
+    if size > BYTES_MAX {
+        return Err(format!("{} has {size} bytes; at most {BYTES_MAX} are read", path.display()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut times = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let word = line.split(',').next().unwrap_or_default().trim();
+        if word.is_empty() || word.starts_with('#') {
+            continue;
+        }
+        let time = match word.parse::<f64>() {
+            Ok(seconds) if seconds >= 0.0 && seconds.is_finite() => Nanos::from_secs_f64(seconds),
+            _ => word.parse().map_err(|error| format!("{}:{}: {error}", path.display(), number + 1))?,
+        };
+        times.push(time);
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
+    if args.breaks.as_deref() == Some("list") {
+        let mut table = Table::new(["--break", "what happens"]);
+        breaks::all().for_each(|(name, what)| table.row([name.to_owned(), what.to_owned()]));
+        output::print(&table.text(terminal.color_stdout))?;
+        return Ok(exit::OK);
+    }
+    let Some((mut system, sources)) = input::system(&args.file, terminal)? else { return Ok(exit::USAGE) };
+    let mut options = args.run.prepare(&mut system)?;
+    options.scenario.clone_from(&args.scenario);
+    if let Some(wanted) = &args.breaks {
+        let scenario = breaks::ready_made(&system, wanted).map_err(|it| anyhow::anyhow!("--break {it}"))?;
+        options.scenario = Some(scenario.name.value.clone());
+        system.scenarios.push(scenario);
+    }
+    let Some(mut plan) = plan(&args.file, &system, &sources, terminal) else { return Ok(exit::USAGE) };
+    interrupts();
+    let progress = Bar::new(terminal);
+    if let Some(range) = &args.sweep {
+        return sweep(args, &plan, &options, range, &progress, terminal);
+    }
+    if args.find.is_some() {
+        return capacity(args, &plan, &options, &progress);
+    }
+    if args.map.is_some() {
+        return metastable(args, &mut plan, &options, &progress);
+    }
+    if !args.fallacy.is_empty() {
+        return fallacies(args, &system, &sources, &options, &progress, terminal);
+    }
+    let forecast = match ::sim::forecast(&plan, &options, &|it: Progress| progress.runs(it)) {
+        Ok(forecast) => forecast,
+        Err(error) => return refused(error, &progress),
+    };
+    progress.clear();
+    if forecast.runs.is_empty() {
+        output::words("stopped before a single run had ended\n");
+        return Ok(exit::INTERRUPTED);
+    }
+    let report = Report::of(&forecast);
+    if let Some(path) = &args.html {
+        write(path, &page::page(&report))?;
+    }
+    for export in &args.export {
+        export_to(export, &report)?;
+    }
+    if args.json {
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&report.to_json())?))?;
+    } else {
+        output::print(&words::report(&report, terminal.color_stdout))?;
+    }
+    Ok(match (report.partial, report.is_good()) {
+        (true, _) => exit::INTERRUPTED,
+        (false, true) => exit::OK,
+        (false, false) => exit::FAILED,
+    })
+}
+
+fn refused(error: RunError, progress: &Bar) -> anyhow::Result<u8> {
+    progress.clear();
+    let hint = if matches!(error, RunError::Unstable { .. }) {
+        "\n(--allow-unstable runs it all the same)"
+    } else {
+        ""
+    };
+    bail!("{error}{hint}")
+}
+
+/// The same, of one of two files.
+pub(crate) fn refused_of(file: &Path, error: &RunError, progress: &Bar) -> anyhow::Result<u8> {
+    progress.clear();
+    bail!("{}: {error}", file.display())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn stopped(progress: &Bar) -> u8 {
+    progress.clear();
+    output::words("stopped before anything was known\n");
+    exit::INTERRUPTED
+}
+
+fn sweep(
+    args: &Args,
+    plan: &Plan,
+    options: &Options,
+    range: &str,
+    progress: &Bar,
+    terminal: Terminal,
+) -> anyhow::Result<u8> {
+    let loads = set::range(range, usize::from(args.points)).map_err(|it| anyhow::anyhow!("--sweep {it}"))?;
+    let found = match questions::sweep(plan, options, &loads, &|it| progress.runs(it)) {
+        Ok(found) => found,
+        Err(error) => return refused(error, progress),
+    };
+    if STOPPED.load(Ordering::Relaxed) {
+        return Ok(stopped(progress));
+    }
+    progress.clear();
+    if args.json {
+        let estimate = |it: &::sim::Estimate, by: f64| json!({"value": it.value * by, "low": it.low * by, "high": it.high * by});
+        let points: Vec<Value> = found
+            .points
+            .iter()
+            .enumerate()
+            .map(|(n, it)| {
+                json!({"load": it.load, "offered_per_s": it.offered_per_second, "goodput_per_s": estimate(&it.goodput, 1.0),
+                       "availability": estimate(&it.availability, 1.0), "mean_ms": estimate(&it.mean, 1e3), "p99_ms": estimate(&it.p99, 1e3),
+                       "busiest": it.busiest.as_ref().map(|(name, busy)| json!({"service": name, "utilisation": busy})),
+                       "holds": it.holds, "knee": found.knee == Some(n)})
+            })
+            .collect();
+        output::print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&json!({"schema": 1, "points": points}))?
+        ))?;
+        return Ok(exit::OK);
+    }
+    let mut table =
+        Table::new(["load", "offered/s", "answered/s", "answered", "mean", "p99", "busiest", "", "", ""]);
+    let top = found.points.iter().map(|it| it.goodput.value).fold(1e-9, f64::max);
+    for (n, it) in found.points.iter().enumerate() {
+        table.row([
+            format!("{:.2}x", it.load),
+            number(it.offered_per_second),
+            number(it.goodput.value),
+            share(it.availability.value),
+            seconds(it.mean.value),
+            seconds(it.p99.value),
+            it.busiest.as_ref().map_or(String::new(), |(name, busy)| format!("{name} {}", share(*busy))),
+            if it.holds { "holds".to_owned() } else { "does not hold".to_owned() },
+            "█".repeat((it.goodput.value / top * 24.0).round() as usize),
+            if found.knee == Some(n) { "<- knee".to_owned() } else { String::new() },
+        ]);
+    }
+    let mut text = table.text(terminal.color_stdout);
+    if let Some(n) = found.knee {
+        text.push_str(&format!(
+            "\nthe knee is at {:.2}x: beyond it more load buys latency rather than answers\n",
+            found.points[n].load
+        ));
+    }
+    output::print(&text)?;
+    Ok(exit::OK)
+}
+
+/// Loads closer together than this are the same answer.
+const CAPACITY_PRECISION: f64 = 0.02;
+
+fn capacity(args: &Args, plan: &Plan, options: &Options, progress: &Bar) -> anyhow::Result<u8> {
+    let found = match questions::capacity(plan, options, CAPACITY_PRECISION, &|it| progress.runs(it)) {
+        Ok(found) => found,
+        Err(error) => return refused(error, progress),
+    };
+    if STOPPED.load(Ordering::Relaxed) {
+        return Ok(stopped(progress));
+    }
+    progress.clear();
+    let answered = found.point.as_ref().map(|it| it.goodput.value);
+    if args.json {
+        let value = json!({"schema": 1, "load": found.load, "goodput_per_s": answered, "breaks_at": found.beyond.as_ref().map(|it| it.load),
+                           "busiest": found.beyond.as_ref().and_then(|it| it.busiest.as_ref()).map(|(name, _)| name)});
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&value)?))?;
+        return Ok(exit::OK);
+    }
+    let mut text = match answered {
+        Some(answered) => format!(
+            "carries {:.2}x the file's traffic, {} requests/s, and keeps its promises\n",
+            found.load,
+            number(answered)
+        ),
+        None => "keeps its promises at no load that was tried\n".to_owned(),
+    };
+    if let Some(beyond) = &found.beyond {
+        let busiest = beyond
+            .busiest
+            .as_ref()
+            .map_or(String::new(), |(name, busy)| format!("; busiest is `{name}` at {}", share(*busy)));
+        text.push_str(&format!(
+            "at {:.2}x it does not: {} answered, p99 {}{busiest}\n",
+            beyond.load,
+            share(beyond.availability.value),
+            seconds(beyond.p99.value)
+        ));
+    }
+    output::print(&text)?;
+    Ok(exit::OK)
+}
+
+fn metastable(args: &Args, plan: &mut Plan, options: &Options, progress: &Bar) -> anyhow::Result<u8> {
+    let loads: Vec<f64> = (1..=9).map(|n| f64::from(n) * 0.25).collect();
+    let surges = [1.5, 2.0, 3.0, 5.0, 8.0];
+    // Three runs a cell: a map is about shape, and each cell is a whole story of two minutes.
+    let options = Options { runs: options.runs.min(3), ..options.clone() };
+    let found =
+        match metastable::metastable(plan, &options, &loads, &surges, &|done, all| progress.steps(done, all))
+        {
+            Ok(found) => found,
+            Err(error) => return refused(error, progress),
+        };
+    progress.clear();
+    let stuck: Vec<f64> =
+        (0..found.loads.len()).filter(|it| found.is_vulnerable(*it)).map(|it| found.loads[it]).collect();
+    if args.json {
+        let rows: Vec<Value> = found
+            .loads
+            .iter()
+            .zip(&found.fates)
+            .map(|(load, row)| json!({"load": load, "fates": row.iter().map(|it| it.word()).collect::<Vec<_>>()}))
+            .collect();
+        output::print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(
+                &json!({"schema": 1, "partial": found.partial, "surges": surges, "rows": rows})
+            )?
+        ))?;
+    } else {
+        let mut text = String::from("  load   after ten seconds at\n        ");
+        surges.iter().for_each(|it| text.push_str(&format!("{:>12}", format!("{it}x"))));
+        text.push('\n');
+        for (load, row) in found.loads.iter().zip(&found.fates) {
+            text.push_str(&format!("{load:>6.2}x "));
+            row.iter().for_each(|it| text.push_str(&format!("{:>12}", it.word())));
+            text.push('\n');
+        }
+        match (stuck.first(), stuck.last()) {
+            (Some(from), Some(to)) => {
+                text.push_str(&format!(
+                    "vulnerable from {from}x to {to}x: a surge can leave it stuck at a load it carries\n"
+                ));
+            }
+            _ => text.push_str("no surge leaves it stuck at a load it carries\n"),
+        }
+        output::print(&text)?;
+    }
+    Ok(match (found.partial, stuck.is_empty()) {
+        (true, _) => exit::INTERRUPTED,
+        (false, true) => exit::OK,
+        (false, false) => exit::FAILED,
+    })
+}
+
+/// Each assumption made on a plan of its own, beside the plan as the file says.
+fn fallacies(
+    args: &Args,
+    system: &System,
+    sources: &Sources,
+    options: &Options,
+    progress: &Bar,
+    terminal: Terminal,
+) -> anyhow::Result<u8> {
+    let mut asked: Vec<(Fallacy, &str)> = Vec::new();
+    for name in &args.fallacy {
+        match Fallacy::ALL.into_iter().find(|(_, known)| known == name) {
+            Some(it) => asked.push(it),
+            None if name == "all" => asked = Fallacy::ALL.to_vec(),
+            None => {
+                let known: Vec<&str> = Fallacy::ALL.iter().map(|(_, name)| *name).collect();
+                bail!("--fallacy {name}: no fallacy is called so; there are {} and all", known.join(", "));
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (n, it) in std::iter::once(None).chain(asked.iter().copied().map(Some)).enumerate() {
+        let Some(mut plan) = plan(&args.file, system, sources, terminal) else { return Ok(exit::USAGE) };
+        if let Some((fallacy, _)) = it {
+            fallacy.assume(&mut plan);
+        }
+        let options = Options { allow_unstable: true, ..options.clone() };
+        let forecast = match ::sim::forecast(&plan, &options, &|_| progress.steps(n, asked.len() + 1)) {
+            Ok(forecast) if forecast.partial => return Ok(stopped(progress)),
+            Ok(forecast) => forecast,
+            Err(error) => return refused(error, progress),
+        };
+        rows.push((it.map_or("nothing (as the file says)", |(_, name)| name), Report::of(&forecast)));
+    }
+    progress.clear();
+    let worst = |report: &Report, of: &dyn Fn(&::sim::report::TrafficReport) -> f64, most: bool| {
+        let values = report.traffic.iter().map(of);
+        if most { values.fold(0.0, f64::max) } else { values.fold(1.0, f64::min) }
+    };
+    let numbers = |it: &Report| {
+        (
+            worst(it, &|it| it.requests.latency.p50.value, true),
+            worst(it, &|it| it.requests.latency.p99.value, true),
+            worst(it, &|it| it.requests.availability.value, false),
+            it.cost.per_month,
+        )
+    };
+    if args.json {
+        let all: Vec<Value> = rows
+            .iter()
+            .map(|(name, report)| {
+                let (p50, p99, answered, cost) = numbers(report);
+                json!({"assumed": name, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3, "availability": answered, "cost_per_month_usd": cost, "holds": report.verdict.holds})
+            })
+            .collect();
+        output::print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&json!({"schema": 1, "forecasts": all}))?
+        ))?;
+        return Ok(exit::OK);
+    }
+    let mut table =
+        Table::new(["assumed", "slowest p50", "slowest p99", "least answered", "$ a month", "promises"]);
+    for (name, report) in &rows {
+        let (p50, p99, answered, cost) = numbers(report);
+        let holds = if report.verdict.holds { "hold" } else { "do not hold" };
+        table.row([
+            (*name).to_owned(),
+            seconds(p50),
+            seconds(p99),
+            share(answered),
+            dollars(cost),
+            holds.to_owned(),
+        ]);
+    }
+    output::print(&format!(
+        "{}\nwhat an assumption hides is its distance from the first line\n",
+        table.text(terminal.color_stdout)
+    ))?;
+    Ok(exit::OK)
+}
+
+fn export_to(export: &str, report: &Report) -> anyhow::Result<()> {
+    let Some((kind, path)) = export.split_once('=') else {
+        bail!("--export {export}: write KIND=FILE, for example `--export histograms=latency.csv`");
+    };
+    let Some(text) = ::sim::export::export(report, kind) else {
+        bail!("--export {kind}: no such kind; there are {}", ::sim::export::KINDS.join(", "));
+    };
+    write(Path::new(path), &text)
+}
+
+/// Progress on stderr when somebody watches, and the ear for ctrl-c.
+pub(crate) struct Bar {
+    shown: bool,
+    last: std::sync::Mutex<String>,
+}
+
+impl Bar {
+    pub(crate) fn new(_terminal: Terminal) -> Self {
+        Self { shown: std::io::stderr().is_terminal(), last: std::sync::Mutex::default() }
+    }
+
+    fn show(&self, done: usize, all: usize, what: &str) {
+        if !self.shown {
+            return;
+        }
+        let filled = 24 * done.min(all) / all.max(1);
+        let line = format!("\r{}{} {done} of {all} {what} ", "█".repeat(filled), "░".repeat(24 - filled));
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != line {
+            output::words(&line);
+            *last = line;
+        }
+    }
+
+    pub(crate) fn runs(&self, it: Progress) -> bool {
+        self.show(it.runs_done as usize, it.runs as usize, "runs");
+        !STOPPED.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn steps(&self, done: usize, all: usize) -> bool {
+        self.show(done, all, "forecasts");
+        !STOPPED.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clear(&self) {
+        if self.shown {
+            output::words("\r\x1b[K");
+        }
+    }
+}
