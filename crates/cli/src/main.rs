@@ -10,6 +10,7 @@ mod client;
 mod completions;
 mod diff;
 mod exit;
+mod explain;
 mod graph;
 mod import;
 mod input;
@@ -64,6 +65,7 @@ enum Verb {
     Scale(services::Scale),
     Exec(services::Exec),
     Traffic(traffic::Args),
+    Explain(explain::Args),
 }
 
 fn main() -> ExitCode {
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Verb::Scale(args) => services::scale(&args),
         Verb::Exec(args) => services::exec(&args),
         Verb::Traffic(args) => traffic::run(&args),
+        Verb::Explain(args) => explain::run(&args, terminal),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -15,6 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// How long the rest of an answer may take that has said its status.
+const HEAR_OUT: Duration = Duration::from_millis(100);
+
 #[derive(Clone, Debug)]
 pub enum Probe {
     Http { path: String },
@@ -70,6 +73,9 @@ async fn http(address: SocketAddr, path: &str) -> Result<(), String> {
             Err(error) => return Err(format!("GET {path}: {error}")),
         }
     }
+    // Hanging up in the middle of an answer makes many servers print an error, every two seconds: hear it out, briefly.
+    let mut rest = (&mut stream).take(64 << 10);
+    let _ = tokio::time::timeout(HEAR_OUT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     let line = String::from_utf8_lossy(&head);
     let status =
         line.strip_prefix("HTTP/1.").and_then(|it| it.split_whitespace().nth(1)?.parse::<u16>().ok());

@@ -20,12 +20,15 @@ pub(super) struct TrafficDesk {
     running: BTreeMap<String, f64>,
 }
 
+/// (slot, callee), and (the service that calls, if it is one; where it stands).
+pub(super) type WantedDoor = ((String, String), (Option<String>, Seat));
+
 /// Begins the slots of callers that are no service.
 const SLOT: &str = "load:";
 
 impl Runner {
     /// Traffic straight to a service has a door like any caller.
-    pub(super) fn traffic_doors(&self) -> Vec<((String, String), (Option<String>, Seat))> {
+    pub(super) fn traffic_doors(&self) -> Vec<WantedDoor> {
         let doors = self.system.traffic.iter().filter_map(|it| {
             let Caller::Service(callee) = it.to.value else { return None };
             let region =
