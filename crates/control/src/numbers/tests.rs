@@ -62,6 +62,7 @@ fn reading(rows: &[Row], gateway: u64) -> Reading {
                 service: String::new(),
                 settings: policy::settings::EdgeSettings::default(),
                 replay_bytes_max: units::Bytes(0),
+                home: None,
             }),
             classes: [0, 0, *good, 0, 0, *bad],
             retries: *retries,
