@@ -379,3 +379,6 @@ fn policies(system: &System, id: ServiceId) -> Vec<PolicyRow> {
     }
     rows
 }
+
+#[cfg(test)]
+mod tests;
