@@ -20,7 +20,7 @@ export class Live {
   link = $state<Link>("connecting");
   /** What went wrong last, in words for a person. */
   trouble = $state<string | null>(null);
-  /** Milliseconds between a marker's sending and its frame on the screen, as the page measured it. */
+  /** How old the oldest request was that a frame showed first, once it was drawn: measured by the server, on one clock. */
   age = $state<number | null>(null);
   /** `performance.now()` when the newest frame came in. */
   arrived = $state(0);
@@ -31,7 +31,7 @@ export class Live {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
   #loading = false;
-  #markers: { id: number; sent: number }[] = [];
+  #marker: { id: number; came: number } | null = null;
 
   start(): void {
     this.#stopped = false;
@@ -48,13 +48,10 @@ export class Live {
 
   /** The page calls this after the frame it got has been drawn. */
   drawn(): void {
-    for (const marker of this.#markers.splice(0)) {
-      const age = performance.now() - marker.sent;
-      this.age = age;
-      if (this.#socket?.readyState === WebSocket.OPEN) {
-        this.#socket.send(JSON.stringify({ marker: marker.id, age_ms: Math.round(age) }));
-      }
-    }
+    const marker = this.#marker;
+    if (marker === null || this.#socket?.readyState !== WebSocket.OPEN) return;
+    this.#marker = null;
+    this.#socket.send(JSON.stringify({ marker: marker.id, age_ms: Math.round(performance.now() - marker.came) }));
   }
 
   async #loadMap(): Promise<void> {
@@ -86,7 +83,8 @@ export class Live {
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
-      if (this.state.sequence > 0) socket.send(JSON.stringify({ resume: this.state.sequence }));
+      const { sequence, revision } = this.state;
+      if (sequence > 0) socket.send(JSON.stringify({ resume: sequence, revision }));
     };
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
       if (typeof data === "string") this.#words(data);
@@ -96,8 +94,10 @@ export class Live {
   }
 
   #words(text: string): void {
-    const message = JSON.parse(text) as { marker?: number; change?: number };
-    if (typeof message.marker === "number") this.#markers.push({ id: message.marker, sent: performance.now() });
+    const message = JSON.parse(text) as { marker?: number; age_ms?: number | null; change?: number };
+    if (typeof message.age_ms === "number") this.age = message.age_ms;
+    // A hidden page draws nothing; its age would say how long nobody looked.
+    if (typeof message.marker === "number") this.#marker = document.hidden ? null : { id: message.marker, came: performance.now() };
     if (typeof message.change === "number") void this.#loadMap();
   }
 

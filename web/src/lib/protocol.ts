@@ -29,7 +29,8 @@ export interface Scenario {
 export interface Traffic {
   name: string;
   to: string;
-  rate_per_second: number;
+  /** Null when it has none: users who wait, a recording. */
+  rate_per_second: number | null;
   running: boolean;
 }
 

@@ -102,14 +102,14 @@ export function scene(geo: Geometry, live: LiveState, choice: Choice): Scene {
     );
   });
 
-  const peak = Math.max(1, ...[...live.edges.values()].map((edge) => edge.rate));
+  const peak = Math.max(1, ...[...live.edges.values()].map((edge) => known(edge.rate)));
   const edges = new Float32Array(doc.edges.length * EDGE_FLOATS);
   const badness = new Float32Array(doc.edges.length);
   doc.edges.forEach((edge, row) => {
     const record = live.edges.get(edge.id);
     const dim = choice.bright !== null && !(choice.bright.has(edge.from) && choice.bright.has(edge.to));
     const near = choice.hovered !== null && (edge.from === choice.hovered || edge.to === choice.hovered);
-    badness[row] = record ? record.errors * Math.log1p(record.rate) + (record.open > 0 ? 1 : 0) : 0;
+    badness[row] = record ? known(record.errors) * Math.log1p(known(record.rate)) + (record.open > 0 ? 1 : 0) : 0;
     edges.set(
       [
         width(record, peak),
@@ -119,7 +119,7 @@ export function scene(geo: Geometry, live: LiveState, choice: Choice): Scene {
         record?.phase ?? 0,
         record?.speed ?? 0,
         density(record, peak),
-        record?.errors ?? 0,
+        known(record?.errors ?? 0),
       ],
       row * EDGE_FLOATS,
     );
@@ -144,8 +144,11 @@ export function edgeHealth(record: EdgeRecord | undefined): Health {
   return record.open >= record.breakers ? "bad" : byErrors === "bad" ? "bad" : "warn";
 }
 
+/** What is not known (NaN) is drawn as nothing; the words beside it say that it is unknown. */
+const known = (value: number): number => (Number.isFinite(value) ? value : 0);
+
 export const saturation = (record: NodeRecord | undefined): number =>
-  record ? Math.max(record.concurrency, record.queue) : 0;
+  record ? Math.max(known(record.concurrency), known(record.queue)) : 0;
 
 /** Quiet edges stay visible: width grows with the logarithm of the share of the busiest edge (the legend says so). */
 export function width(record: EdgeRecord | undefined, peak: number): number {
