@@ -18,7 +18,7 @@ cargo xtask <chore>
 
   test                formatting, clippy with warnings denied, every test, doc tests, tidy
   tidy                the rules of the house: who may depend on whom, what is banned where, and why
-  demo                the best thing isobar can do today, on an example
+  demo [--seconds N]  the shop, run live with customers, and the address of its map
   bench [PART...]     speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named)
   fuzz [TARGET...] [--seconds N]
                       every fuzz target on its corpus and on mutations of it (default 60 s each)
