@@ -69,3 +69,73 @@ fn method(method: Method) -> &'static str {
         Method::Other => "OTHER",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use units::Nanos;
+
+    fn record(status: u16, error: &'static str) -> Finished {
+        let mut path = [0; proxy::record::PATH_BYTES];
+        path[..5].copy_from_slice(b"/cart");
+        Finished {
+            started_unix: Nanos::from_secs(1_000),
+            duration: Nanos::from_millis(7),
+            upstream: Nanos::from_millis(6),
+            worker: 0,
+            edge: 0,
+            generation: 1,
+            status,
+            attempts: 2,
+            method: Method::Get,
+            trace_id: 9,
+            parent_span: 1,
+            server_span: 2,
+            client_span: 3,
+            sampled: true,
+            instance: Some(([127, 0, 0, 1], 4_000).into()),
+            request_bytes: 0,
+            response_bytes: 0,
+            error,
+            path_len: 5,
+            path,
+        }
+    }
+
+    /// Each span as `kind local->remote id<parent`, with its error if it has one.
+    #[track_caller]
+    fn check(record: &Finished, edge: &str, expected: &[&str]) {
+        let mut spans = Vec::new();
+        spans_of(record, edge, &mut spans);
+        let told: Vec<String> = spans
+            .iter()
+            .map(|it| {
+                let kind = it.kind.map_or("none", SpanKind::name);
+                let id = |id: SpanId| id.to_string().trim_start_matches('0').to_owned();
+                let parent = it.parent.map_or("none".to_owned(), id);
+                let error = it.tag(tag::ERROR).map_or(String::new(), |it| format!(" {}", it.text()));
+                format!("{kind} {}->{} {}<{parent}{error}", it.local.service, it.remote.service, id(it.id))
+            })
+            .collect();
+        assert_eq!(told, expected);
+        assert!(
+            spans.iter().all(|it| &*it.name == "get /cart" && it.duration == Some(Nanos::from_millis(7)))
+        );
+    }
+
+    #[test]
+    fn a_call_is_its_callers_span_and_a_gateway_has_one_of_its_own() {
+        check(&record(200, ""), "web#0->cart \"GET /cart\"", &["CLIENT web->cart 3<1"]);
+        check(&record(200, ""), "edge->web", &["CLIENT edge->web 3<2", "SERVER edge-> 2<1"]);
+        check(&record(503, ""), "web#0->cart", &["CLIENT web->cart 3<1 503"]);
+        check(&record(504, "timeout"), "web#0->cart", &["CLIENT web->cart 3<1 timeout"]);
+        check(&record(0, ""), "web#0->cart", &["CLIENT web->cart 3<1 0"]);
+    }
+
+    #[test]
+    fn what_has_no_trace_or_was_never_sent_makes_no_span() {
+        check(&Finished { trace_id: 0, ..record(200, "") }, "web#0->cart", &[]);
+        check(&Finished { client_span: 0, ..record(503, "no instance") }, "web#0->cart", &[]);
+        check(&record(200, ""), "not an edge", &[]);
+    }
+}
