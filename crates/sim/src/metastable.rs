@@ -116,7 +116,8 @@ fn fate(found: &Forecast<'_>) -> Fate {
         for load in &found.total.slices {
             for (index, it) in load.iter().enumerate() {
                 let at = slice * index as u64;
-                if at >= from && at < to {
+                // A slice that the surge began in is not the calm before it.
+                if at >= from && at + slice <= to {
                     ok += it.ok;
                     all += it.ok + it.failed;
                 }
