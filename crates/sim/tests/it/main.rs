@@ -7,4 +7,5 @@ mod common;
 mod engine;
 mod examples;
 mod laws;
+mod lessons;
 mod questions;
