@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use std::process::{Child, Command};
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    run::step("cargo", &["build", "--release", "--package", "fuzz"])?;
-    let driver = run::target_dir().join("release/fuzz");
+    run::step("cargo", &["build", "--profile", "quick", "--package", "fuzz"])?;
+    let driver = run::target_dir().join("quick/fuzz");
     let mut names: Vec<String> = Vec::new();
     let mut flags: Vec<String> = Vec::new();
     let mut words = args.iter();

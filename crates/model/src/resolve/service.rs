@@ -73,6 +73,10 @@ impl<'n> Resolver<'n, '_> {
         }
         let protocol = f.get("protocol").and_then(|it| self.choice(it, "a protocol", &PROTOCOLS));
         service.protocol = protocol.map_or(protocol_of(service.kind), |it| it.value);
+        // Somebody else's service is one for the world, wherever its callers stand, until the file says otherwise.
+        if service.kind == Kind::External {
+            service.placement = Placement::Global;
+        }
         if let Some(it) = f.get("placement").and_then(|it| self.choice(it, "a placement", &PLACEMENTS)) {
             service.placement = it.value;
         }
