@@ -24,6 +24,10 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "filter", corpus: "filter", run: telemetry::fuzz::fuzz_filter },
     Target { name: "zipkin-api", corpus: "zipkin-api", run: telemetry::fuzz::fuzz_zipkin_api },
     Target { name: "trace-query", corpus: "trace-query", run: telemetry::fuzz::fuzz_query },
+    Target { name: "proxy-request-head", corpus: "http1-request", run: proxy::fuzz::fuzz_request_head },
+    Target { name: "proxy-response-head", corpus: "http1-response", run: proxy::fuzz::fuzz_response_head },
+    Target { name: "proxy-chunked-body", corpus: "http1-chunked", run: proxy::fuzz::fuzz_chunked_body },
+    Target { name: "proxy-client-hello", corpus: "tls-hello", run: proxy::fuzz::fuzz_client_hello },
 ];
 
 /// Every quantity parses or says why not, and what it prints parses back to itself.

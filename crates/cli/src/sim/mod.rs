@@ -77,7 +77,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMES", group = "question", value_delimiter = ',')]
     fallacy: Vec<String>,
 
-    /// Also write what others read: graph, zipkin, otlp, histograms, guesstimate, prometheus, as KIND=FILE
+    /// Also write what others read: graph, histograms, guesstimate or prometheus, as KIND=FILE
     #[arg(long, value_name = "KIND=FILE")]
     export: Vec<String>,
 }

@@ -35,7 +35,12 @@ fn headline(text: &mut String, report: &Report, color: bool) {
         Some(scenario) => format!("{}, {scenario}", report.system),
         None => report.system.clone(),
     };
-    let (word, code) = if report.verdict.holds { ("holds", "1;32") } else { ("does not hold", "1;31") };
+    let (word, code) = match (report.verdict.holds, report.is_good()) {
+        (true, _) => ("holds", "1;32"),
+        // Every promise is kept, and yet there is something to tell.
+        (false, true) => ("keeps its promises, but", "1;33"),
+        (false, false) => ("does not hold", "1;31"),
+    };
     let rest = report.verdict.headline.strip_prefix("holds; ").unwrap_or(&report.verdict.headline);
     let _ = writeln!(text, "{}: {}; {rest}", paint(&name, "1", color), paint(word, code, color));
     if report.partial {
