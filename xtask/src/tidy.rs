@@ -79,7 +79,6 @@ const BANNED_TEXT: &[BannedText] = &[
     BannedText { text: "todo!(", except: &[], why: "no stub is called done" },
     BannedText { text: "unimplemented!(", except: &[], why: "no stub is called done" },
     BannedText { text: "/home/", except: &[], why: "no path of one machine in the repository" },
-    BannedText { text: "/root/", except: &[], why: "no path of one machine in the repository" },
 ];
 
 /// The edges, and what runs no decisions.
