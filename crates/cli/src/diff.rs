@@ -16,7 +16,7 @@ use units::Nanos;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Two files are forecast with the same luck, run by run, so that what they share cancels; a difference counts when its 95 %
-interval excludes zero. Two reports (of `isobar sim --json`, or of a scenario run live) are compared as they are.
+interval excludes zero. Two reports of `isobar sim --json` are compared as they are.
 
 Exit code: 0 no regression, 1 a promise is broken or something is certainly worse, 2 a wrong file, 130 stopped early.
 

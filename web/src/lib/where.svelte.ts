@@ -38,23 +38,17 @@ function decode(text: string): string {
   }
 }
 
-/** The command that answers the same question in a terminal. */
-export function command({ view, name, filter }: Where): string {
-  const quoted = (text: string) => (/^[\w.:%<>=@/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  const rest = filter === "" ? "" : ` ${filter.split(/\s+/).map(quoted).join(" ")}`;
+/** The command that tells about the same in a terminal; empty where there is none. */
+export function command({ view, name }: Where): string {
+  const quoted = (text: string) => (/^[\w.:%@/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   switch (view) {
     case "service":
-      return `isobar stat service:${quoted(name)}${rest}`;
-    case "traces":
-      return `isobar trace --search${rest}`;
-    case "trace":
-      return `isobar trace ${quoted(name)}`;
-    case "act":
-      return "isobar scenario run NAME";
+      return `isobar logs ${quoted(name)} -f`;
+    case "map":
     case "table":
-      return `isobar stat${rest}`;
+      return "isobar ps";
     default:
-      return `isobar top${rest}`;
+      return "";
   }
 }
 

@@ -12,7 +12,9 @@ describe("an address", () => {
   });
 });
 
-test("each page knows its command", () => {
-  expect(command(parse("/service/web", "q=zone:b"))).toBe("isobar stat service:web zone:b");
-  expect(command(parse("/service/it's", ""))).toBe("isobar stat service:'it'\\''s'");
+test("pages name only commands that exist", () => {
+  expect(command(parse("/service/web", ""))).toBe("isobar logs web -f");
+  expect(command(parse("/service/it's", ""))).toBe("isobar logs 'it'\\''s' -f");
+  expect(command(parse("/", ""))).toBe("isobar ps");
+  expect(command(parse("/traces", ""))).toBe("");
 });
