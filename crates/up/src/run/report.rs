@@ -1,0 +1,107 @@
+//! What is true now, published for everybody who asks: `isobar ps`, the map, a script.
+
+use super::instances::Body;
+use super::{Runner, Say, slot, unix_nanos};
+use crate::plan;
+use crate::supervisor::Phase;
+use control::status::{InstanceStatus, ServiceStatus, Status};
+use std::sync::Arc;
+use units::Nanos;
+
+impl Runner {
+    pub(super) fn publish(&mut self) {
+        let settled = self.supervisor.is_settled();
+        let revision = self.status.borrow().revision + 1;
+        let status = self.make_status(revision, settled);
+        self.status.send_replace(Arc::new(status));
+        if settled && !self.all_told {
+            self.all_told = true;
+            if self.options.load {
+                self.start_all_traffic();
+            }
+            for address in &self.addresses {
+                (self.say)(Say::Address(address.clone()));
+            }
+        }
+    }
+
+    pub(super) fn make_status(&self, revision: u64, settled: bool) -> Status {
+        let now = self.now();
+        let services = self
+            .system
+            .services
+            .iter()
+            .filter_map(|service| {
+                let name = &service.name.value;
+                let wanted = self.supervisor.instances_wanted(name)?;
+                let instances = self
+                    .supervisor
+                    .instances()
+                    .filter(|(of, _)| *of == name)
+                    .map(|(_, it)| self.instance_status(now, service, it))
+                    .collect();
+                Some(ServiceStatus {
+                    name: name.clone(),
+                    kind: format!("{:?}", service.kind).to_lowercase(),
+                    team: service
+                        .team
+                        .as_ref()
+                        .and_then(|it| Some(self.system.teams.get(it.value)?.name.value.clone())),
+                    wanted,
+                    synthetic: service.run.is_none(),
+                    waits_for: self.supervisor.awaiting(name).iter().map(ToString::to_string).collect(),
+                    instances,
+                })
+            })
+            .collect();
+        Status {
+            name: self.options.name.clone(),
+            system: self.system.name.clone(),
+            file: self.options.file.display().to_string(),
+            pid: std::process::id(),
+            started_unix_ms: self.started_unix_ms,
+            unix_ms: unix_nanos() / 1_000_000,
+            revision,
+            settled,
+            addresses: self.addresses.clone(),
+            services,
+            traffic: self.traffic_status(),
+            scenario: None,
+            refused: self.refused.clone(),
+        }
+    }
+
+    pub(super) fn instance_status(
+        &self,
+        now: Nanos,
+        service: &model::system::Service,
+        it: &crate::supervisor::Instance,
+    ) -> InstanceStatus {
+        let live = self.live.get(&it.key);
+        let seat = live.map_or_else(|| plan::seat(&self.system, service, it.index), |it| it.seat.clone());
+        let detail = match &it.phase {
+            Phase::Unhealthy { detail, .. } | Phase::Pausing { detail, .. } | Phase::Failed { detail } => {
+                detail.clone()
+            }
+            _ => String::new(),
+        };
+        let usage = live.and_then(|it| it.usage);
+        InstanceStatus {
+            name: slot(&service.name.value, it.index),
+            index: it.index,
+            state: it.phase.word().to_owned(),
+            detail,
+            pid: live.and_then(|it| match it.body {
+                Body::Process { pid, .. } => Some(pid),
+                Body::Synthetic => None,
+            }),
+            port: live.and_then(|it| Some(it.address?.port())),
+            version: seat.version.clone(),
+            place: seat.place(),
+            restarts: it.restarts,
+            age_ms: live.map_or(0, |it| now.saturating_sub(it.since).as_u64() / 1_000_000),
+            cpu_ms: usage.map(|(nanos, _)| nanos / 1_000_000),
+            memory_bytes: usage.map(|(_, bytes)| bytes),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The API and the map: served on a thread of their own from what the loop publishes, so that a page that asks too much
+//! never slows the supervisor.
+
+use super::{RunError, Runner, io, slot};
+use crate::state::Found;
+use control::api::{self, Api, Request};
+use control::page::LogLine;
+use control::status::Address;
+use control::watch::watch as watch_over;
+use control::web;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use units::Nanos;
+
+impl Runner {
+    pub(super) fn serve_api(
+        &mut self,
+        wishes: mpsc::Sender<Request>,
+        changed: Arc<tokio::sync::Notify>,
+    ) -> Result<(), RunError> {
+        let listener = self.ports.bind("api")?;
+        let address = listener.local_addr().map_err(io("cannot open the API"))?;
+        let token = random_token().map_err(io("cannot make a token"))?;
+        let started = self.started;
+        let api = Api {
+            requests: wishes,
+            status: self.status.subscribe(),
+            history: Arc::clone(&self.history),
+            changes: self.changes.clone(),
+            registry: Arc::clone(&self.registry),
+            registry_changed: changed,
+            token: token.clone().into(),
+            now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
+        };
+        listener.set_nonblocking(true).map_err(io("cannot open the API"))?;
+        let watched = Arc::clone(&self.watched);
+        let watching = watch_over(Arc::clone(&watched), self.maps.subscribe(), self.status.subscribe());
+        let router = web::router(api, watched, self.options.page, self.logs_reader());
+        let router = api::guard(router, token.clone().into());
+        std::thread::Builder::new()
+            .name("api".to_owned())
+            .spawn(move || {
+                // One thread is plenty: answers are copies of what is already there.
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                let Ok(runtime) = runtime else { return };
+                runtime.block_on(async {
+                    tokio::spawn(watching);
+                    if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                        let _ = axum::serve(listener, router).await;
+                    }
+                });
+            })
+            .map_err(io("cannot start the API"))?;
+        let url = format!("http://{address}");
+        self.addresses.push(Address {
+            kind: "api".to_owned(),
+            name: "api".to_owned(),
+            url: url.clone(),
+            note: None,
+        });
+        self.addresses.push(Address {
+            kind: "map".to_owned(),
+            name: "map".to_owned(),
+            url: format!("{url}/"),
+            note: None,
+        });
+        let found = Found {
+            name: self.options.name.clone(),
+            system: self.system.name.clone(),
+            file: std::path::absolute(&self.options.file).unwrap_or_else(|_| self.options.file.clone()),
+            pid: std::process::id(),
+            api: url,
+            token,
+        };
+        self.folder.publish(&found).map_err(io("cannot say where the API is"))
+    }
+
+    /// For a service's page: the newest lines of its instances.
+    pub(super) fn logs_reader(&self) -> Arc<web::Logs> {
+        let folder = self.folder.logs();
+        Arc::new(move |service, max| {
+            let line = |it: crate::logs::Record| LogLine {
+                at: it.unix_nanos / 1_000_000,
+                instance: slot(&it.service, it.instance),
+                stream: it.stream.word(),
+                line: it.text,
+            };
+            crate::logs::newest(&folder, service, max).into_iter().map(line).collect()
+        })
+    }
+}
+
+fn random_token() -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0u8; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
