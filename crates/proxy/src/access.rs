@@ -1,23 +1,22 @@
 //! One line of JSON for each request that is logged.
 
 use crate::edge::EdgeState;
-use crate::exchange::Call;
+use crate::exchange::{Asked, Call};
 use crate::http1::Kind;
 use crate::identity::{write_decimal, write_hex};
 use crate::log::write_json_string;
-use crate::serve::{Client, Run};
+use crate::worker::Worker;
 use units::Nanos;
 
 pub(crate) fn line(
-    run: &Run,
-    client: &Client,
+    worker: &Worker,
+    asked: Asked<'_>,
     call: &Call,
     edge: Option<&EdgeState>,
     status: u16,
     duration: Nanos,
     error: &'static str,
 ) {
-    let worker = &run.worker;
     let plan = worker.plan();
     let Some(settings) = &plan.config.access_log else { return };
     let share = settings.share.fraction();
@@ -25,7 +24,7 @@ pub(crate) fn line(
     if status < 500 && status != 0 && share < 1.0 && !worker.rng.borrow_mut().chance(share) {
         return;
     }
-    let buffer = run.inb.filled();
+    let buffer = asked.buffer;
     worker.log.borrow_mut().line(&worker.cells, |out| {
         let text = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
             out.extend_from_slice(name.as_bytes());
@@ -36,12 +35,12 @@ pub(crate) fn line(
             write_decimal(value, out);
         };
         number(out, "{\"time_unix_us\":", worker.clock.unix(call.started).0 / 1_000);
-        text(out, ",\"listener\":", client.door.name.as_bytes());
+        text(out, ",\"listener\":", asked.door.name.as_bytes());
         out.extend_from_slice(b",\"client\":\"");
-        crate::heads::write_ip(client.peer.ip(), out);
-        text(out, "\",\"method\":", run.request.method_text.get(buffer));
-        text(out, ",\"host\":", run.request.host.get(buffer));
-        text(out, ",\"path\":", run.request.path(buffer));
+        crate::heads::write_ip(asked.peer.ip(), out);
+        text(out, "\",\"method\":", asked.head.method_text.get(buffer));
+        text(out, ",\"host\":", asked.head.host.get(buffer));
+        text(out, ",\"path\":", asked.head.path(buffer));
         number(out, ",\"status\":", u64::from(status));
         number(out, ",\"duration_us\":", duration.0 / 1_000);
         number(out, ",\"upstream_us\":", call.upstream.0 / 1_000);
@@ -62,7 +61,7 @@ pub(crate) fn line(
         }
         let id = match &call.request_id {
             Some(id) => &id[..],
-            None => run.request.find(Kind::RequestId, buffer).unwrap_or_default(),
+            None => asked.head.find(Kind::RequestId, buffer).unwrap_or_default(),
         };
         text(out, ",\"request_id\":", id);
         let mut trace = [0; 32];

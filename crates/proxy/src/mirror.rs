@@ -1,11 +1,10 @@
 //! A copy of a request, sent to another place and forgotten. It never delays the original, and there are never more of
 //! them than a limit allows; what does not fit is dropped and counted.
 
-use crate::exchange::Call;
-use crate::heads::{Passport, write_request};
+use crate::exchange::{Asked, Call};
+use crate::heads::write_request;
 use crate::http1::{BodyReader, Framing, HeadLimits, Method, Progress, ResponseHead, parse_response};
 use crate::plan::RoutePlan;
-use crate::serve::{Client, Run};
 use crate::socket::Socket;
 use crate::worker::Worker;
 use policy::{Ask, Deadline, Outcome};
@@ -16,38 +15,33 @@ use units::Nanos;
 /// A mirror that takes longer is not worth its memory.
 const MIRROR_TIMEOUT: Nanos = Nanos::from_secs(10);
 
-/// Sends a copy on its way if this request is one to be mirrored. Bodies that have not arrived whole are not.
-pub(crate) fn mirror(run: &Run, client: &Client, route: &RoutePlan, call: &Call) {
-    let worker = &run.worker;
+/// Sends a copy on its way if this request is one to be mirrored. One whose body has not arrived whole is not.
+pub(crate) fn mirror(
+    worker: &Rc<Worker>,
+    asked: Asked<'_>,
+    route: &RoutePlan,
+    call: &Call,
+    body: Option<&[u8]>,
+) {
     let (Some(slot), Some(mirror)) = (route.mirror_edge, &route.route.mirror) else { return };
     if !worker.rng.borrow_mut().chance(mirror.share.fraction()) {
         return;
     }
     let Some(edge) = worker.edge(slot) else { return };
     let plan = worker.plan();
-    let whole = run.whole_len();
-    if whole.is_none() || worker.mirrors.get() >= worker.share(plan.config.limits.mirrors_in_flight) {
+    let room = worker.mirrors.get() < worker.share(plan.config.limits.mirrors_in_flight);
+    let Some(body) = body.filter(|_| room) else {
         edge.cells().mirror_dropped.add(1);
         return;
-    }
-    let span = worker.rng.borrow_mut().next_u64() | 1;
-    let passport = Passport {
-        peer: client.peer,
-        tls: client.tls,
-        trusted: client.door.plan.borrow().config.trusts_headers,
-        request_id: call.request_id.as_ref(),
-        trace: &call.trace,
-        span,
-        deadline: Deadline::NEVER,
-        attempt: 0,
-        via: &plan.config.node.name,
     };
+    let span = worker.rng.borrow_mut().next_u64() | 1;
+    let passport = call.passport(asked, span, Deadline::NEVER, 0, &plan.config.node.name);
     let mut message = Vec::with_capacity(1 << 10);
-    write_request(&run.request, run.inb.filled(), route, &passport, call.started, &mut message);
+    write_request(asked.head, asked.buffer, route, &passport, call.started, &mut message);
     // The body as it came: a whole chunked body is as good as new.
-    message.extend_from_slice(&run.inb.filled()[run.request.len..whole.unwrap_or(run.request.len)]);
+    message.extend_from_slice(body);
     edge.cells().mirrored.add(1);
-    let method = run.request.method;
+    let method = asked.head.method;
     let guard = worker.mirror_in_flight();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {

@@ -157,7 +157,7 @@ pub(crate) async fn upgraded(
     let now = worker.now();
     edge.finish(pick, Outcome::Status(101), elapsed, None, now);
     drop(connection);
-    run.conclude(client, call, Some(route), Some((edge, slot)), 101, error);
+    call.conclude(&worker, run.asked(client), Some(route), Some((edge, slot)), 101, error);
     After::Close
 }
 

@@ -1,0 +1,191 @@
+//! What is known of one call, and how it is told when it is over.
+//!
+//! Nothing here touches a socket: a call that came as an HTTP/2 stream is begun, bounded in time and concluded by the
+//! same functions as one that came over HTTP/1.
+
+use crate::edge::EdgeState;
+use crate::heads::Passport;
+use crate::http1::{Kind, RequestHead};
+use crate::identity::{Trace, is_sane_id, new_request_id, time_left};
+use crate::plan::RoutePlan;
+use crate::record::{Finished, PATH_BYTES};
+use crate::stats::class_of;
+use crate::worker::{Door, Worker};
+use policy::Deadline;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use units::Nanos;
+
+/// What was asked, by whom, and through which door: a request's head with the bytes it points into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) buffer: &'a [u8],
+    pub(crate) door: &'a Door,
+    pub(crate) peer: SocketAddr,
+    pub(crate) tls: bool,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn find(&self, kind: Kind) -> Option<&'a [u8]> {
+        self.head.find(kind, self.buffer)
+    }
+
+    /// Whether what the request says about itself is believed.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.door.plan.borrow().config.trusts_headers
+    }
+}
+
+/// What is known about a request before it goes anywhere, and what is learnt on its way.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) started: Nanos,
+    pub(crate) trace: Trace,
+    pub(crate) request_id: Option<[u8; 36]>,
+    pub(crate) deadline: Deadline,
+    /// The deadline was asked for, by the client or the file, and so covers the reply's body, too.
+    pub(crate) strict: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) attempts: u8,
+    pub(crate) client_span: u64,
+    /// The instance asked last, and its version.
+    pub(crate) instance: Option<(SocketAddr, u16)>,
+    pub(crate) upstream: Nanos,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    /// The share of the response's bandwidth, if a fault limits it.
+    pub(crate) bytes_per_second: Option<u64>,
+}
+
+impl Call {
+    /// Who is it, since when, and until when? `keep_alive` is what the connection's own rules say.
+    pub(crate) fn identify(worker: &Worker, asked: Asked<'_>, keep_alive: bool) -> Self {
+        let now = worker.now();
+        let plan = worker.plan();
+        let mut rng = worker.rng.borrow_mut();
+        let trace = Trace::read(asked.head, asked.buffer, &mut rng, plan.config.trace_share.fraction());
+        let given = asked.find(Kind::RequestId).is_some_and(is_sane_id);
+        let left = if asked.is_trusted() { time_left(asked.head, asked.buffer) } else { None };
+        Self {
+            started: now,
+            trace,
+            request_id: (!given).then(|| new_request_id(&mut rng)),
+            deadline: left.map_or(Deadline::NEVER, |left| Deadline::within(now, left)),
+            strict: left.is_some(),
+            keep_alive: keep_alive
+                && !worker.draining.get()
+                && !asked.door.closing.get()
+                && crate::limits::allows_keep_alive(worker),
+            attempts: 0,
+            client_span: 0,
+            instance: None,
+            upstream: Nanos::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+            bytes_per_second: None,
+        }
+    }
+
+    /// The call takes this edge: its time-out holds from here on.
+    pub(crate) fn take_edge(&mut self, worker: &Worker, edge: &EdgeState) {
+        if let Some(timeout) = edge.settings().timeout {
+            self.deadline = self.deadline.tighten(self.started, timeout);
+            self.strict = true;
+        } else if self.deadline.is_never() {
+            self.deadline = Deadline::within(self.started, worker.plan().config.timeouts.request);
+        }
+        edge.on_request(self.started);
+    }
+
+    /// What the next hop is told, by the attempt that carries it.
+    pub(crate) fn passport<'p>(
+        &'p self,
+        asked: Asked<'_>,
+        span: u64,
+        deadline: Deadline,
+        attempt: u8,
+        via: &'p str,
+    ) -> Passport<'p> {
+        Passport {
+            peer: asked.peer,
+            tls: asked.tls,
+            trusted: asked.is_trusted(),
+            request_id: self.request_id.as_ref(),
+            trace: &self.trace,
+            span,
+            deadline,
+            attempt,
+            via,
+        }
+    }
+
+    /// Counts, logs and tells whoever listens. Every request ends here exactly once.
+    pub(crate) fn conclude(
+        &self,
+        worker: &Worker,
+        asked: Asked<'_>,
+        route: Option<&RoutePlan>,
+        edge: Option<(&Rc<EdgeState>, u32)>,
+        status: u16,
+        error: &'static str,
+    ) {
+        let duration = worker.now().saturating_sub(self.started);
+        let class = class_of(status);
+        if let Some(route) = route {
+            route.cells.of(worker.index).classes[class].add(1);
+        }
+        if let Some((edge, _)) = edge {
+            let cells = edge.cells();
+            cells.classes[class].add(1);
+            cells.latency.record(duration);
+            cells.response_bytes.add(self.response_bytes);
+            cells.request_bytes.add(self.request_bytes);
+            if let Some((_, version)) = self.instance {
+                edge.count_version(version, class, duration);
+            }
+        }
+        let log = worker.plan().config.access_log.is_some();
+        let mut events = worker.events.borrow_mut();
+        if !log && events.is_empty() {
+            return;
+        }
+        if log {
+            crate::access::line(worker, asked, self, edge.map(|(edge, _)| &**edge), status, duration, error);
+        }
+        if !events.is_empty() {
+            let mut event = Finished {
+                started_unix: worker.clock.unix(self.started),
+                duration,
+                upstream: self.upstream,
+                worker: worker.index as u16,
+                edge: edge.map_or(u32::MAX, |(_, slot)| slot),
+                generation: worker.plan().generation,
+                status,
+                attempts: self.attempts,
+                method: asked.head.method,
+                trace_id: self.trace.id,
+                parent_span: self.trace.parent,
+                server_span: self.trace.span,
+                client_span: self.client_span,
+                sampled: self.trace.sampled,
+                instance: self.instance.map(|(address, _)| address),
+                request_bytes: self.request_bytes,
+                response_bytes: self.response_bytes,
+                error,
+                path_len: 0,
+                path: [0; PATH_BYTES],
+            };
+            event.set_path(asked.head.path(asked.buffer));
+            events.retain(|receiver| match receiver.try_send(event) {
+                Ok(()) => true,
+                Err(crossbeam_channel::TrySendError::Full(_)) => {
+                    worker.cells.events_dropped.add(1);
+                    true
+                }
+                // Nobody listens any more.
+                Err(crossbeam_channel::TrySendError::Disconnected(_)) => false,
+            });
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A request's body on its way to the instance: from the client's buffer, again from memory for a retry.
+
+use crate::http1::{BodyReader, Framing, Refusal, write_chunk, write_chunk_head};
+use crate::serve::{BodyPlace, Run};
+use crate::socket::Socket;
+use std::task::{Context, Poll};
+
+/// The request's body on its way to the instance.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) reader: BodyReader,
+    chunked: bool,
+    /// Bytes of `out` that are written.
+    pub(super) written: usize,
+    /// The whole request is in `out`.
+    pub(super) complete: bool,
+    pub(super) done: bool,
+    pub(super) failed: bool,
+    replay_max: usize,
+    /// Bytes written to instances, over all attempts.
+    pub(super) moved: u64,
+    /// Everything taken from the client so far is still at hand.
+    pub(super) replayable: bool,
+}
+
+pub(super) enum UploadError {
+    Upstream,
+    ClientGone,
+    Refused(Refusal),
+}
+
+impl Upload {
+    /// How the body will be sent, and whether it can be sent twice.
+    pub(super) fn new(framing: Framing, edge: &crate::config::Edge) -> Self {
+        Self {
+            done: false,
+            complete: false,
+            written: 0,
+            failed: false,
+            chunked: framing == Framing::Chunked,
+            reader: BodyReader::new(framing),
+            replay_max: edge.replay_bytes_max.as_u64() as usize,
+            moved: 0,
+            replayable: true,
+        }
+    }
+
+    /// Puts what is at hand of the body behind the head in `out`: all of it if it is all there, which it usually is.
+    pub(super) fn begin(&mut self, run: &mut Run) {
+        if run.request.framing == Framing::None {
+            self.complete = true;
+            return;
+        }
+        if matches!(run.body, BodyPlace::Streamed { .. }) {
+            // A retry of a streamed body: what was sent before is sent again.
+            let replay = std::mem::take(&mut run.replay);
+            if !replay.is_empty() {
+                self.write_data(&replay, &mut run.out);
+            }
+            run.replay = replay;
+            if self.reader.is_done() {
+                self.write_end(&[], &mut run.out);
+                self.complete = true;
+            }
+            return;
+        }
+        let mut reader = self.reader;
+        let mut at = run.request.len;
+        let start = run.out.len();
+        // What is wrong in it is found again, and reported, when the body is streamed.
+        while let Ok(step) = reader.step(&run.inb.filled()[at..]) {
+            let data = &run.inb.filled()[at + step.data.start..at + step.data.end];
+            if !data.is_empty() {
+                self.write_data(data, &mut run.out);
+            }
+            if step.done {
+                self.write_end(
+                    &run.inb.filled()[at + step.trailer.start..at + step.trailer.end],
+                    &mut run.out,
+                );
+                self.complete = true;
+                return;
+            }
+            at += step.consumed;
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        run.out.truncate(start);
+        run.body = BodyPlace::Streamed { whole: false };
+    }
+
+    /// Makes ready to send the request once more.
+    pub(super) fn again(&mut self) {
+        self.written = 0;
+        self.done = false;
+        self.failed = false;
+        self.complete = false;
+    }
+
+    fn write_data(&self, data: &[u8], out: &mut Vec<u8>) {
+        if self.chunked {
+            write_chunk(out, data);
+        } else {
+            out.extend_from_slice(data);
+        }
+    }
+
+    fn write_end(&self, trailer: &[u8], out: &mut Vec<u8>) {
+        if self.chunked {
+            write_chunk_head(out, 0);
+            out.extend_from_slice(trailer);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    pub(super) fn waits_for_upstream(&self, out: &[u8]) -> bool {
+        self.written < out.len()
+    }
+
+    /// Moves the request towards the instance. Ready when all of it is written.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a request that an upload touches")]
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Socket,
+        up: &Socket,
+        inb: &mut crate::buffer::Buffer,
+        head_len: usize,
+        out: &mut Vec<u8>,
+        replay: &mut Vec<u8>,
+        half_closed: &mut bool,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            while self.written < out.len() {
+                match up.poll_write(cx, &out[self.written..]) {
+                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => {
+                        return Poll::Ready(Err(UploadError::Upstream));
+                    }
+                    Poll::Ready(Ok(wrote)) => {
+                        self.written += wrote;
+                        self.moved += wrote as u64;
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.complete {
+                return match up.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(UploadError::Upstream)),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+            out.clear();
+            self.written = 0;
+            let step = match self.reader.step(&inb.filled()[head_len..]) {
+                Ok(step) => step,
+                Err(refusal) => return Poll::Ready(Err(UploadError::Refused(refusal))),
+            };
+            let body = &inb.filled()[head_len..];
+            let data = &body[step.data.clone()];
+            if !data.is_empty() {
+                if self.replayable {
+                    if replay.len() + data.len() <= self.replay_max {
+                        replay.extend_from_slice(data);
+                    } else {
+                        self.replayable = false;
+                        *replay = Vec::new();
+                    }
+                }
+                self.write_data(data, out);
+            }
+            if step.done {
+                self.write_end(&body[step.trailer.clone()], out);
+                self.complete = true;
+            }
+            inb.remove(head_len, head_len + step.consumed);
+            if step.consumed > 0 || step.done {
+                continue;
+            }
+            if *half_closed {
+                return Poll::Ready(Err(UploadError::ClientGone));
+            }
+            match client.poll_read(cx, inb.space()) {
+                Poll::Ready(Ok(0)) => {
+                    // The client ended its side in the middle of its request: nothing whole can come of it.
+                    *half_closed = true;
+                    return Poll::Ready(Err(UploadError::ClientGone));
+                }
+                Poll::Ready(Ok(read)) => inb.advance(read),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadError::ClientGone)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
