@@ -25,8 +25,44 @@ pub struct Topology {
     pub gateways: BTreeMap<String, SocketAddr>,
     /// Trouble in force, by callee.
     pub faults: BTreeMap<String, config::Fault>,
+    /// What lies between places beyond this machine's own wires. Those that fit add up.
+    pub links: Vec<Link>,
+    /// What answers take longer, and fail more often, by where an instance listens.
+    pub troubles: BTreeMap<SocketAddr, Trouble>,
     /// Files named in the model are beside this.
     pub folder: PathBuf,
+}
+
+/// A region, and one of its zones or all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    pub region: String,
+    pub zone: Option<String>,
+}
+
+impl Area {
+    pub fn holds(&self, region: &str, zone: &str) -> bool {
+        self.region == region && self.zone.as_deref().is_none_or(|it| it == zone)
+    }
+}
+
+/// From callers here to instances there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    pub from: Area,
+    pub to: Area,
+    /// There and back together.
+    pub delay: Nanos,
+    pub jitter: Percent,
+    /// Of packets.
+    pub loss: Percent,
+    pub cut: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trouble {
+    pub delay: Nanos,
+    pub errors: Percent,
 }
 
 /// A place that answers for a service and may be used.
@@ -395,6 +431,7 @@ impl<'a> Build<'a> {
         }
         if !self.parts.edges.contains_key(&name) {
             let view = self.view(from, callee);
+            let ways = self.ways(from, &view);
             let edge = config::Edge {
                 name: name.clone(),
                 service: view,
@@ -402,10 +439,41 @@ impl<'a> Build<'a> {
                 replay_bytes_max: Bytes::from_kib(64),
                 home: (!from.region.is_empty())
                     .then(|| config::Home { region: from.region.to_owned(), zone: from.zone.to_owned() }),
+                ways,
             };
             self.parts.edges.insert(name.clone(), Arc::new(edge));
         }
         name
+    }
+
+    /// The ways to a view's instances that have anything in them.
+    fn ways(&self, from: From<'_>, view: &str) -> Vec<config::Way> {
+        let (links, troubles) = (&self.topology.links, &self.topology.troubles);
+        let Some(view) = self.parts.services.get(view) else { return Vec::new() };
+        if links.is_empty() && troubles.is_empty() {
+            return Vec::new();
+        }
+        let way = |it: &config::Endpoint| {
+            let config::Address::Ip(address) = it.address else { return None };
+            let mut way = config::Way::to(address);
+            let between =
+                |link: &&Link| link.from.holds(from.region, from.zone) && link.to.holds(&it.region, &it.zone);
+            for link in links.iter().filter(between) {
+                way.delay += link.delay;
+                way.jitter = way.jitter.max(link.jitter);
+                way.loss = either(way.loss, link.loss);
+                way.cut |= link.cut;
+            }
+            if let Some(trouble) = troubles.get(&address) {
+                way.delay += trouble.delay;
+                way.errors = either(way.errors, trouble.errors);
+            }
+            (way != config::Way::to(address)).then_some(way)
+        };
+        let mut ways: Vec<config::Way> = view.endpoints.iter().filter_map(way).collect();
+        ways.sort_by_key(|it| it.to);
+        ways.dedup_by_key(|it| it.to);
+        ways
     }
 
     /// The part of a service that a caller may see, as a service of the snapshot; its name.
@@ -534,6 +602,12 @@ fn matches_of(route: &system::Route) -> config::Match {
         query: values(&route.query),
         cookies: values(&route.cookies),
     }
+}
+
+/// The share of what one or the other takes: two losses of 10 % are one of 19 %.
+pub fn either(a: Percent, b: Percent) -> Percent {
+    let passes = (1.0 - a.fraction().min(1.0)) * (1.0 - b.fraction().min(1.0));
+    Percent::from_millionths(((1.0 - passes) * 1e6).round() as u64)
 }
 
 /// Answers that fail on purpose, for a service that is not played by us.

@@ -251,6 +251,31 @@ pub struct Edge {
     pub replay_bytes_max: Bytes,
     /// Where the caller stands, when that is not where the proxy does: one proxy may serve callers of several zones.
     pub home: Option<Home>,
+    /// To instances that are further than the next socket, or troubled; in order of their addresses.
+    pub ways: Vec<Way>,
+}
+
+/// What lies between a caller and one instance beyond this machine's own wires.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Way {
+    pub to: SocketAddr,
+    /// There and back together.
+    pub delay: Nanos,
+    pub jitter: Percent,
+    /// Of packets: each that is lost is sent again, after 200 ms and twice as long each time.
+    pub loss: Percent,
+    /// Answers that fail with 500 in the instance's stead.
+    pub errors: Percent,
+    /// Nothing passes: whoever asks waits until its deadline.
+    pub cut: bool,
+}
+
+impl Way {
+    /// A way without anything in it.
+    pub fn to(to: SocketAddr) -> Self {
+        let none = Percent::ZERO;
+        Self { to, delay: Nanos::ZERO, jitter: none, loss: none, errors: none, cut: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -550,7 +575,13 @@ impl Edge {
             settings,
             replay_bytes_max: Bytes::from_kib(64),
             home: None,
+            ways: Vec::new(),
         }
+    }
+
+    pub(crate) fn way_to(&self, address: SocketAddr) -> Option<&Way> {
+        let at = self.ways.binary_search_by_key(&address, |it| it.to).ok()?;
+        self.ways.get(at)
     }
 }
 

@@ -51,6 +51,7 @@ mod timers;
 mod tls;
 mod tunnel;
 mod upstream;
+mod way;
 mod worker;
 
 pub use engine::{Error, Options, Proxy};

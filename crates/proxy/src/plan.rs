@@ -72,6 +72,7 @@ pub(crate) struct TargetPlan {
 #[derive(Debug)]
 pub(crate) struct EdgePlan {
     pub(crate) config: Arc<config::Edge>,
+    pub(crate) slot: u32,
     pub(crate) service: u32,
     pub(crate) cells: Arc<PerWorker<EdgeCells>>,
 }
@@ -213,7 +214,7 @@ impl Planner {
                                 ..EdgeCells::default()
                             }))
                         });
-                    Arc::new(EdgePlan { config: edge.clone(), service, cells })
+                    Arc::new(EdgePlan { config: edge.clone(), slot, service, cells })
                 }
             };
             slots[slot as usize] = Some(plan);

@@ -195,3 +195,63 @@ fn what_did_not_change_is_the_very_same_part() {
     assert!(first.listeners.iter().zip(&second.listeners).all(|(a, b)| Arc::ptr_eq(a, b)));
     assert_eq!(compiler.compile(&system, &topology()), first, "the same world gives the same snapshot");
 }
+
+/// By edge: the ways with anything in them, as `port delay-ms loss cut errors`.
+#[track_caller]
+fn check_ways(links: Vec<Link>, troubles: &[(u16, Trouble)], expected: &[(&str, &str)]) {
+    let system = system(SHOP);
+    let topology = Topology {
+        instances: vec![
+            instance("cart", 1, "v1.0.0", "eu/a"),
+            instance("cart", 2, "v1.0.0", "us/a"),
+            instance("db", 3, "", "us/a"),
+        ],
+        doors: vec![door("web#0", "eu/a", "cart", 11), door("web#1", "eu/b", "db", 12)],
+        links,
+        troubles: troubles
+            .iter()
+            .map(|(port, it)| (SocketAddr::from(([127, 0, 0, 1], *port)), it.clone()))
+            .collect(),
+        ..Topology::default()
+    };
+    let config = Compiler::default().compile(&system, &topology);
+    let words = |it: &config::Way| {
+        format!("{} {} {} {} {}", it.to.port(), it.delay.as_millis_f64(), it.loss, it.cut, it.errors)
+    };
+    let found: Vec<(&str, String)> = config
+        .edges
+        .iter()
+        .flat_map(|edge| edge.ways.iter().map(move |way| (edge.name.as_str(), words(way))))
+        .collect();
+    let found: Vec<(&str, &str)> = found.iter().map(|(name, words)| (*name, words.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn ways_are_what_lies_between_two_places_and_before_an_instance() {
+    let area =
+        |region: &str, zone: Option<&str>| Area { region: region.into(), zone: zone.map(str::to_owned) };
+    let link = |from: Area, to: Area, cut| Link {
+        from,
+        to,
+        delay: Nanos::from_millis(40),
+        jitter: Percent::ZERO,
+        loss: Percent::from_whole(10),
+        cut,
+    };
+    check_ways(Vec::new(), &[], &[]);
+    let (eu, us) = (|| area("eu", None), || area("us", None));
+    check_ways(vec![link(eu(), us(), false)], &[], &[("web#1->db", "3 40 10% false 0%")]);
+    check_ways(
+        vec![link(area("eu", Some("b")), us(), true), link(eu(), us(), false)],
+        &[],
+        &[("web#1->db", "3 80 19% true 0%")],
+    );
+    check_ways(vec![link(us(), eu(), true), link(area("eu", Some("a")), us(), true)], &[], &[]);
+    let troubled = Trouble { delay: Nanos::from_millis(5), errors: Percent::from_whole(2) };
+    check_ways(
+        Vec::new(),
+        &[(1, troubled)],
+        &[("web#0->cart", "1 5 0% false 2%"), ("web#0->cart \"POST /cart\"", "1 5 0% false 2%")],
+    );
+}

@@ -63,6 +63,7 @@ fn reading(rows: &[Row], gateway: u64) -> Reading {
                 settings: policy::settings::EdgeSettings::default(),
                 replay_bytes_max: units::Bytes(0),
                 home: None,
+                ways: Vec::new(),
             }),
             classes: [0, 0, *good, 0, 0, *bad],
             retries: *retries,

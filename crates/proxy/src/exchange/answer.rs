@@ -47,6 +47,7 @@ pub(crate) fn failed_answer<'e>(outcome: Outcome, edge: &'e EdgeState) -> Answer
     match outcome {
         Outcome::ConnectFailed => Answer::new(503, "connect-failed", edge.name()),
         Outcome::Timeout => Answer::new(504, "timeout", edge.name()),
+        Outcome::Status(status) => Answer::new(status, "fault", edge.name()),
         Outcome::Shed => {
             edge.cells().limit_refused.add(1);
             Answer { retry_after_secs: Some(1), ..Answer::new(503, "overloaded", edge.name()) }
@@ -141,7 +142,7 @@ impl Run {
         };
         own.write((self.request.minor, keep_alive), self.date(), &mut self.reply);
         let ok = self.write_reply(client).await;
-        let slot = edge.map(|edge| (edge, u32::MAX));
+        let slot = edge.map(|edge| (edge, edge.plan.slot));
         call.conclude(&self.worker, self.asked(client), route, slot, answer.status, answer.error);
         self.after_own(ok, keep_alive)
     }

@@ -10,6 +10,7 @@ use crate::plan::RoutePlan;
 use crate::serve::{Client, Run, head_limits};
 use crate::socket::Socket;
 use crate::upstream::Connection;
+use crate::way::Lost;
 use policy::{Deadline, Outcome};
 use std::future::poll_fn;
 use std::io;
@@ -47,6 +48,12 @@ impl Run {
             Err(NoConnection::ClientGone) => return (None, Waited::ClientGone),
             Err(NoConnection::Failed(outcome)) => return (None, Waited::Failed(outcome)),
         };
+        match crate::way::travel(&worker, client, edge, pick, deadline).await {
+            Ok(()) => {}
+            // The connection was not used, and goes.
+            Err(Lost::ClientGone) => return (None, Waited::ClientGone),
+            Err(Lost::To(outcome)) => return (None, Waited::Failed(outcome)),
+        }
         let plan = worker.plan();
         call.client_span = worker.rng.borrow_mut().next_u64() | 1;
         let passport =

@@ -147,6 +147,8 @@ impl Runner {
             doors: self.doors.values().map(|(door, _)| door.clone()).collect(),
             gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
             faults: self.faults.clone(),
+            links: Vec::new(),
+            troubles: BTreeMap::new(),
             folder: self.folder_of_file(),
         }
     }
