@@ -6,8 +6,12 @@ use crate::history::Change;
 use crate::map::{GATEWAY, Map, Node};
 use crate::numbers::{BOUNDS_MS, Counts, EdgePast, NodePast, Numbers};
 use crate::status::{InstanceStatus, Status};
+use crate::tally::Tally;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt;
+use telemetry::ids::TraceId;
 use units::Nanos;
 
 /// A line of an instance's log.
@@ -24,10 +28,12 @@ pub struct LogLine {
 pub const CHANGES_MAX: usize = 50;
 pub const LOGS_MAX: usize = 100;
 
-#[derive(Debug)]
 pub struct Sources<'a> {
     pub map: &'a Map,
     pub numbers: &'a Numbers,
+    pub tally: &'a Tally,
+    /// Whether a trace can still be looked at.
+    pub kept: &'a dyn Fn(TraceId) -> bool,
     pub status: &'a Status,
     /// Newest first.
     pub changes: &'a [Change],
@@ -35,8 +41,14 @@ pub struct Sources<'a> {
     pub started_unix_ms: u64,
 }
 
+impl fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("map", &self.map.system).finish_non_exhaustive()
+    }
+}
+
 /// Four digits are what a page shows; more only make it longer.
-fn number(value: f64) -> Value {
+pub(crate) fn number(value: f64) -> Value {
     let short = format!("{value:.3e}").parse::<f64>().ok().filter(|it| it.is_finite());
     short.map_or(Value::Null, |it| json!(it))
 }
@@ -61,19 +73,20 @@ pub fn page(sources: &Sources<'_>, name: &str) -> Option<Value> {
     let team = node.team.and_then(|it| sources.map.teams.get(it));
     let service = sources.status.services.iter().find(|it| it.name == node.name && node.kind != GATEWAY);
     let instances = service.map_or(&[][..], |it| &it.instances);
+    let own = sources.tally.instances();
     Some(json!({
         "name": node.name, "kind": node.kind, "description": node.description, "team": team,
         "seconds": seconds(past, sources),
-        "heatmap": heatmap(past, sources.started_unix_ms),
+        "heatmap": heatmap(past, sources, &node.name),
         "calls": calls(sources, node),
-        "instances": instances.iter().map(|it| instance(sources, it)).collect::<Vec<_>>(),
+        "instances": instances.iter().map(|it| instance(sources, &own, it)).collect::<Vec<_>>(),
         "versions": node.versions.iter().map(|it| version(past, it, node.versions.len())).collect::<Vec<_>>(),
         "slo": slo(node, past),
         "changes": sources.changes.iter().take(CHANGES_MAX)
             .map(|it| json!({"at": it.unix_ms, "what": format!("{} ({})", it.text, it.who)})).collect::<Vec<_>>(),
         "lints": node.lints,
         "logs": sources.logs,
-        "policy": node.policy,
+        "policy": &node.policy[..],
     }))
 }
 
@@ -89,10 +102,11 @@ fn seconds(past: &NodePast, sources: &Sources<'_>) -> Value {
     })
 }
 
-fn heatmap(past: &NodePast, started_unix_ms: u64) -> Value {
+fn heatmap(past: &NodePast, sources: &Sources<'_>, name: &str) -> Value {
     let columns = past.columns.iter().map(|it| {
-        let at = started_unix_ms + it.since_start.as_u64() / 1_000_000;
-        json!({"at": at, "counts": it.counts, "trace_ids": vec![Value::Null; it.counts.len()]})
+        let at = sources.started_unix_ms + it.since_start.as_u64() / 1_000_000;
+        let examples = sources.tally.examples(name, it.since_start, sources.kept);
+        json!({"at": at, "counts": it.counts, "trace_ids": examples})
     });
     json!({"bounds_ms": BOUNDS_MS, "columns": columns.collect::<Vec<_>>()})
 }
@@ -123,7 +137,8 @@ fn calls(sources: &Sources<'_>, node: &Node) -> Vec<Value> {
         .collect()
 }
 
-fn instance(sources: &Sources<'_>, it: &InstanceStatus) -> Value {
+fn instance(sources: &Sources<'_>, own: &HashMap<u16, Value>, it: &InstanceStatus) -> Value {
+    let p99 = it.port.and_then(|port| own.get(&port)).map_or(Value::Null, |it| it["p99"].clone());
     let seen = it.port.and_then(|port| sources.numbers.instances.get(&port));
     let why = match (it.detail.is_empty(), seen.and_then(|it| it.verdict.as_deref())) {
         (false, _) => it.detail.clone(),
@@ -135,7 +150,7 @@ fn instance(sources: &Sources<'_>, it: &InstanceStatus) -> Value {
         "id": it.name, "zone": some(&it.place), "version": some(&it.version), "state": it.state,
         "healthy": it.state == "ready", "ejected": seen.is_some_and(|it| it.ejected), "why": why,
         "in_flight": seen.map(|it| it.in_flight), "rate": known(seen.and_then(|it| it.rate)),
-        "errors": known(seen.and_then(|it| it.errors)), "p99": null,
+        "errors": known(seen.and_then(|it| it.errors)), "p99": p99,
     })
 }
 

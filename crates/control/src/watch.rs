@@ -9,6 +9,7 @@ use crate::map::Map;
 use crate::numbers::{Index, Numbers};
 use crate::spans::spans_of;
 use crate::status::Status;
+use crate::tally::{Places, Tally};
 use proxy::observe::Observer;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub struct Watched {
     pub map: Mutex<Arc<Map>>,
     pub live: Mutex<Live>,
     pub numbers: Mutex<Numbers>,
+    pub tally: Mutex<Tally>,
     pub frames: broadcast::Sender<Frame>,
     pub traces: Mutex<MemoryTraces>,
     /// Ages that pages measured.
@@ -80,6 +82,7 @@ impl Watched {
             clocks,
             live: Mutex::default(),
             numbers: Mutex::default(),
+            tally: Mutex::default(),
             frames: broadcast::channel(BEHIND_MAX).0,
             traces: Mutex::new(MemoryTraces::new(settings)),
             ages: Mutex::default(),
@@ -110,6 +113,7 @@ pub async fn watch(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut index = Index::of(&watched.map());
+    let mut places = Places::default();
     let mut tap = None;
     let mut spans = Vec::new();
     maps.mark_changed();
@@ -118,12 +122,17 @@ pub async fn watch(
         if status.has_changed().is_err() {
             return;
         }
+        let mut moved = status.has_changed().unwrap_or(false);
         let said = Arc::clone(&status.borrow_and_update());
         if maps.has_changed().unwrap_or(false) {
             let map = Arc::clone(&maps.borrow_and_update());
             index = take_over(&watched, &map);
+            moved = true;
         }
-        place(&watched, &said);
+        if moved {
+            place(&watched, &said);
+            places = Places::of(&watched.map(), &said);
+        }
         let Some(observer) = watched.observer() else { continue };
         let census = observer.census(PATIENCE).await;
         let now = watched.clocks.now();
@@ -138,6 +147,7 @@ pub async fn watch(
 
         let tap = tap.get_or_insert_with(|| observer.events(RECORDS_MAX));
         let (generation, names) = observer.edge_names();
+        let mut tally = lock(&watched.tally);
         for record in tap.try_iter().take(RECORDS_MAX) {
             // A slot means another edge in another snapshot: such a record is left out rather than misnamed.
             if record.generation != generation {
@@ -145,8 +155,11 @@ pub async fn watch(
             }
             if let Some(Some(edge)) = names.get(record.edge as usize) {
                 spans_of(&record, &edge.name, &mut spans);
+                tally.add(now, &map, &places, &record, &edge.name);
             }
         }
+        tally.tick(now);
+        drop(tally);
         let unix = watched.clocks.unix();
         let mut traces = lock(&watched.traces);
         traces.add(&spans, unix);
@@ -160,6 +173,7 @@ fn take_over(watched: &Watched, map: &Map) -> Index {
     let before = watched.map();
     let map = Map { revision: before.revision.wrapping_add(1), ..map.clone() };
     lock(&watched.numbers).follow(&before, &map);
+    lock(&watched.tally).follow(&map);
     let index = Index::of(&map);
     *lock(&watched.map) = Arc::new(map);
     index

@@ -17,6 +17,7 @@ pub mod lint;
 pub mod load;
 pub mod place;
 mod policy_in_force;
+pub mod policy_words;
 pub mod render;
 pub mod resolve;
 pub mod schema;

@@ -10,7 +10,7 @@
 use crate::check;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::resolve::{self, File};
-use crate::span::{Source, Sources, Span};
+use crate::span::{Origins, Source, Sources, Span};
 use crate::system::System;
 use crate::text::{Limits, Node, Tags, parse};
 use std::collections::{BTreeMap, HashSet};
@@ -558,6 +558,7 @@ impl<'l> Reader<'l> {
         let mut seen = HashSet::new();
         self.diagnostics.retain(|it| seen.insert((it.code, it.span, it.message.clone())));
         self.diagnostics.sort_by_key(|it| (it.span.file, it.span.start, it.severity));
+        system.origins = Origins::new(&self.sources);
         Loaded { sources: self.sources, system, diagnostics: self.diagnostics }
     }
 

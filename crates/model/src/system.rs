@@ -3,7 +3,7 @@
 //! Plain data. It is built only by `resolve` (from text) or by an importer that goes through text, so whoever
 //! holds a [`System`] need not check it again. Places ([`Span`]) are kept where a person may have to look.
 
-use crate::span::{At, Span};
+use crate::span::{At, Origins, Span};
 use indexmap::IndexMap;
 use policy::settings::{EdgeSettings, Priority, Queue};
 use units::{Bytes, Dist, Id, IdVec, Money, Nanos, Percent, Rate};
@@ -29,6 +29,8 @@ pub struct System {
     pub traffic: IdVec<Traffic>,
     pub scenarios: Vec<Scenario>,
     pub waivers: Vec<Waiver>,
+    /// What it was read from.
+    pub origins: Origins,
 }
 
 #[derive(Clone, Debug)]

@@ -24,6 +24,8 @@ export class Live {
   age = $state<number | null>(null);
   /** `performance.now()` when the newest frame came in. */
   arrived = $state(0);
+  /** Held by a person: frames still come and are kept, the picture stays. */
+  paused = $state(false);
 
   #socket: WebSocket | null = null;
   #events: EventSource | null = null;
@@ -31,6 +33,8 @@ export class Live {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
   #loading = false;
+  /** Where the frames are; what is shown, unless it is held. */
+  #latest: LiveState = emptyState();
   #marker: { id: number; came: number } | null = null;
 
   start(): void {
@@ -46,6 +50,13 @@ export class Live {
     this.#events?.close();
   }
 
+  pause(on: boolean): void {
+    this.paused = on;
+    const latest = this.#latest;
+    // Deltas are put into the same maps: what is held needs maps of its own.
+    this.state = on ? { ...latest, nodes: new Map(latest.nodes), edges: new Map(latest.edges) } : { ...latest };
+  }
+
   /** The page calls this after the frame it got has been drawn. */
   drawn(): void {
     const marker = this.#marker;
@@ -59,7 +70,7 @@ export class Live {
     this.#loading = true;
     try {
       const answer = await fetch("/v1/map", { headers: { Accept: "application/json" } });
-      if (answer.status === 401) {
+      if (answer.status === 401 || answer.status === 403) {
         this.link = "refused";
         this.trouble = "this isobar asks for its token: open the address that `isobar up` printed";
         return;
@@ -83,7 +94,7 @@ export class Live {
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
-      const { sequence, revision } = this.state;
+      const { sequence, revision } = this.#latest;
       if (sequence > 0) socket.send(JSON.stringify({ resume: sequence, revision }));
     };
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
@@ -97,13 +108,13 @@ export class Live {
     const message = JSON.parse(text) as { marker?: number; age_ms?: number | null; change?: number };
     if (typeof message.age_ms === "number") this.age = message.age_ms;
     // A hidden page draws nothing; its age would say how long nobody looked.
-    if (typeof message.marker === "number") this.#marker = document.hidden ? null : { id: message.marker, came: performance.now() };
+    if (typeof message.marker === "number") this.#marker = document.hidden || this.paused ? null : { id: message.marker, came: performance.now() };
     if (typeof message.change === "number") void this.#loadMap();
   }
 
   #frame(bytes: ArrayBuffer): void {
     const frame = decodeFrame(bytes);
-    const next = applyFrame(this.state, frame);
+    const next = applyFrame(this.#latest, frame);
     if (next === null) {
       // A gap: a keyframe puts it right.
       if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ resume: 0 }));
@@ -114,7 +125,8 @@ export class Live {
     this.trouble = null;
     this.arrived = performance.now();
     if (next.revision !== this.doc?.revision) void this.#loadMap();
-    this.state = next;
+    this.#latest = next;
+    if (!this.paused) this.state = next;
   }
 
   #lost(): void {

@@ -1,6 +1,8 @@
 // Zipkin v2 spans as a waterfall: a tree in time order, self time, and the path that made it slow. Pure and linear, because
 // traces of ten thousand spans are where other pages stop.
 
+import type { Row as FilterRow } from "./filter";
+
 export interface ZipkinSpan {
   traceId: string;
   id: string;
@@ -26,6 +28,10 @@ export interface Row {
   critical: boolean;
   children: number;
   service: string;
+  /** Tries that this call took; 1 if nothing says otherwise. */
+  attempts: number;
+  /** Microseconds it waited before anything was sent: in a queue, for a connection. */
+  waited: number;
 }
 
 export interface Waterfall {
@@ -78,6 +84,8 @@ export function waterfall(spans: readonly ZipkinSpan[]): Waterfall {
         critical: false,
         children: below.length,
         service: span.localEndpoint?.serviceName ?? "unknown",
+        attempts: Math.max(1, count(span.tags?.["isobar.attempt"])),
+        waited: Math.min(span.duration ?? 0, count(span.tags?.["isobar.queue_wait_us"]) + count(span.tags?.["isobar.pool_wait_us"])),
       });
       for (let i = below.length - 1; i >= 0; i -= 1) stack.push([below[i]!, depth + 1]);
     }
@@ -90,6 +98,65 @@ export function waterfall(spans: readonly ZipkinSpan[]): Waterfall {
   const length = rows.reduce((most, row) => Math.max(most, row.start + row.length), 1);
   const services = [...new Set(rows.map((row) => row.service))].sort();
   return { rows, length, began: origin, services, errors: rows.filter((row) => row.error).length };
+}
+
+const count = (text: string | undefined): number => {
+  const value = Number(text ?? 0);
+  return Number.isFinite(value) && value > 0 ? value : 0;
+};
+
+/** A whole trace, as the filter language sees it. */
+export function traceRow(id: string, fall: Waterfall): FilterRow {
+  const tags = (key: string) => fall.rows.flatMap(({ span }) => span.tags?.[key] ?? []);
+  return {
+    words(key) {
+      switch (key) {
+        case "any":
+          return [id, ...fall.services, ...new Set(fall.rows.map(({ span }) => span.name ?? ""))];
+        case "service":
+          return fall.services;
+        case "from":
+          return fall.rows.filter(({ span }) => span.kind === "CLIENT").map((row) => row.service);
+        case "to":
+          return fall.rows.flatMap(({ span }) => (span.kind === "CLIENT" ? (span.remoteEndpoint?.serviceName ?? []) : []));
+        case "operation":
+          return [...new Set(fall.rows.map(({ span }) => span.name ?? ""))];
+        case "trace":
+          return [id];
+        case "version":
+          return tags("service.version");
+        case "zone":
+          return tags("cloud.availability_zone");
+        case "instance":
+          return tags("service.instance.id");
+        case "has":
+          return [
+            ...(fall.errors > 0 ? ["error"] : []), ...(fall.rows.some((row) => row.attempts > 1) ? ["retry"] : []),
+            ...(tags("isobar.fault").length > 0 ? ["fault"] : []), ...(tags("isobar.breaker").length > 0 ? ["breaker"] : []),
+            ...(tags("isobar.hedge").length > 0 ? ["hedge"] : []), ...(tags("isobar.canary").length > 0 ? ["canary"] : []),
+          ];
+        default:
+          return key.startsWith("tag.") ? tags(key.slice(4)) : [];
+      }
+    },
+    number(key) {
+      switch (key) {
+        case "duration":
+          return fall.length / 1e6;
+        case "spans":
+          return fall.rows.length;
+        case "attempts":
+          return Math.max(1, ...fall.rows.slice(0, 1_000).map((row) => row.attempts));
+        case "status": {
+          const status = Number(fall.rows.find(({ span }) => span.tags?.["http.response.status_code"] !== undefined)?.span.tags?.["http.response.status_code"]);
+          return Number.isFinite(status) ? status : null;
+        }
+        default:
+          return null;
+      }
+    },
+    edges: () => fall.rows.flatMap(({ span, service }): [string, string][] => (span.kind === "CLIENT" && span.remoteEndpoint?.serviceName !== undefined ? [[service, span.remoteEndpoint.serviceName]] : [])),
+  };
 }
 
 /** From each end backwards: the last child to finish before that point is what the parent waited for. */

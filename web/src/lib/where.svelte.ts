@@ -1,29 +1,41 @@
 // The address is the state: every view has a link, and going back goes back.
 
 export type View = "map" | "table" | "service" | "traces" | "trace" | "act";
+export type Group = "auto" | "service" | "team" | "zone" | "region" | "version";
 
 export interface Where {
   view: View;
   /** The service, or the trace's id. */
   name: string;
   filter: string;
-  group: "none" | "team" | "zone";
+  group: Group;
+  /** Groups that are open, the one opened last at the end. */
+  open: string[];
+  /** Only this one and its neighbours. */
+  focus: string;
+  /** What is selected: a name, or `web->cart`. */
+  at: string;
 }
 
-const GROUPS = ["none", "team", "zone"] as const;
+export const GROUPS = ["auto", "service", "team", "zone", "region", "version"] as const;
+export const NOWHERE: Where = { view: "map", name: "", filter: "", group: "auto", open: [], focus: "", at: "" };
 
 export function parse(path: string, query: string): Where {
   const [first = "", second = ""] = path.split("/").filter((part) => part !== "").map(decode);
   const words = new URLSearchParams(query);
-  const group = GROUPS.find((known) => known === words.get("group")) ?? "none";
+  const group = GROUPS.find((known) => known === words.get("group")) ?? "auto";
   const view = (["table", "service", "traces", "trace", "act"] as const).find((known) => known === first) ?? "map";
-  return { view, name: second, filter: words.get("q") ?? "", group };
+  const open = (words.get("open") ?? "").split(",").filter((name) => name !== "");
+  return { view, name: second, filter: words.get("q") ?? "", group, open, focus: words.get("focus") ?? "", at: words.get("at") ?? "" };
 }
 
-export function print({ view, name, filter, group }: Where): string {
+export function print({ view, name, filter, group, open, focus, at }: Where): string {
   const words = new URLSearchParams();
   if (filter !== "") words.set("q", filter);
-  if (group !== "none") words.set("group", group);
+  if (group !== "auto") words.set("group", group);
+  if (open.length > 0) words.set("open", open.join(","));
+  if (focus !== "") words.set("focus", focus);
+  if (at !== "") words.set("at", at);
   const path = view === "map" ? "/" : name === "" ? `/${view}` : `/${view}/${encodeURIComponent(name)}`;
   const query = words.toString();
   return query === "" ? path : `${path}?${query}`;
@@ -53,7 +65,7 @@ export function command({ view, name }: Where): string {
 }
 
 export class Address {
-  where = $state<Where>({ view: "map", name: "", filter: "", group: "none" });
+  where = $state<Where>({ ...NOWHERE });
 
   constructor() {
     this.#read();

@@ -14,9 +14,13 @@ export interface Size {
 export const SCALE_MIN = 0.02;
 export const SCALE_MAX = 6;
 
-/** Below it services are drawn as groups, above the second also their instances. */
-export const SCALE_GROUPS = 0.28;
+/** From here on calls are labelled, and from there on instances are shown. */
+export const SCALE_EDGES = 0.95;
 export const SCALE_INSTANCES = 1.7;
+
+/** So much smaller than a picture that fills the screen, and the next larger scale is shown; so much larger, the next finer. */
+export const COARSER = 0.55;
+export const FINER = 1.9;
 
 const clamp = (value: number, low: number, high: number): number => Math.min(high, Math.max(low, value));
 

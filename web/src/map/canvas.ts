@@ -59,9 +59,9 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
         paper.stroke();
       }
       paper.setLineDash([]);
-      if (moving && geo.doc.edges.length > 0) {
-        const slots = Math.max(1, Math.min(48, Math.floor(this.budget / geo.doc.edges.length)));
-        for (let row = 0; row < geo.doc.edges.length; row += 1) {
+      if (moving && geo.view.edges.length > 0) {
+        const slots = Math.max(1, Math.min(48, Math.floor(this.budget / geo.view.edges.length)));
+        for (let row = 0; row < geo.view.edges.length; row += 1) {
           const [phase = 0, speed = 0, density = 0, errors = 0] = scene.edges.subarray(row * EDGE_FLOATS + 4, row * EDGE_FLOATS + 8);
           for (let j = 0; j < slots; j += 1) {
             const i = row * slots + j;
@@ -78,14 +78,15 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
           }
         }
       }
-      for (let row = 0; row < geo.doc.nodes.length; row += 1) {
-        const [x = 0, y = 0, w = 0, h = 0, state = 0, full = 0, kind = 0, flags = 0] = scene.nodes.subarray(row * NODE_FLOATS, (row + 1) * NODE_FLOATS);
+      for (let row = 0; row < geo.view.nodes.length; row += 1) {
+        const [x = 0, y = 0, w = 0, h = 0, state = 0, full = 0, kind = 0, flags = 0, newest = -1] = scene.nodes.subarray(row * NODE_FLOATS, (row + 1) * NODE_FLOATS);
         const [cx, cy] = toScreen(camera, size, x, y);
         const [hw, hh] = [w * camera.scale, h * camera.scale];
         paper.globalAlpha = (flags & 1) !== 0 ? 0.28 : 1;
         paper.fillStyle = css(palette.panel);
         paper.strokeStyle = css((flags & 2) !== 0 ? palette.accent : healthColor(state));
         paper.lineWidth = (flags & 6) !== 0 || state > 2.5 ? 3 : 2;
+        if (kind === SHAPES.stack) paper.strokeRect(cx - hw + 5 * camera.scale, cy - hh - 5 * camera.scale, hw * 2 - 10 * camera.scale, 5 * camera.scale);
         paper.beginPath();
         if (kind === SHAPES.diamond || kind === SHAPES.hexagon) {
           const inset = kind === SHAPES.diamond ? hw * 0.45 : hh * 0.5;
@@ -99,6 +100,10 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
         paper.stroke();
         paper.fillStyle = css(healthColor(state));
         paper.fillRect(cx - hw + 3, cy + hh - 4 * camera.scale, (hw * 2 - 6) * Math.min(1, full), 3 * camera.scale);
+        if (newest >= 0) {
+          paper.fillStyle = css(palette.accent);
+          paper.fillRect(cx - hw + 3, cy - hh + camera.scale, (hw * 2 - 6) * newest, 3 * camera.scale);
+        }
       }
       paper.globalAlpha = 1;
     },

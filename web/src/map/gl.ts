@@ -100,15 +100,18 @@ void main() {
 const NODE_VS = `${COMMON}
 in vec4 aBox;                // x, y, half width, half height
 in vec4 aStyle;              // health, saturation, shape, flags
+in float aNewest;            // share of the newest version, or less than zero
 out vec2 vAt;
 out vec2 vHalf;
 flat out vec4 vStyle;
+flat out float vNewest;
 void main() {
   vec2 corner = vec2(float(gl_VertexID % 2), float(gl_VertexID / 2)) * 2.0 - 1.0;
-  float border = 6.0 / uView.z;
+  float border = 6.0 / uView.z + (aStyle.z > 4.5 ? 6.0 : 0.0);
   vHalf = aBox.zw;
   vAt = corner * (aBox.zw + border);
   vStyle = aStyle;
+  vNewest = aNewest;
   gl_Position = place(aBox.xy + vAt);
 }`;
 
@@ -121,6 +124,7 @@ uniform vec4 uView;
 in vec2 vAt;
 in vec2 vHalf;
 flat in vec4 vStyle;
+flat in float vNewest;
 out vec4 color;
 float box(vec2 p, vec2 b, float r) {
   vec2 q = abs(p) - b + r;
@@ -134,6 +138,8 @@ float shape(vec2 p) {
     return max(abs(p.x) - vHalf.x, abs(p.y) - (vHalf.y * 0.75 + bow));
   }
   if (kind == 3) return max(abs(p.y) - vHalf.y, abs(p.x) + abs(p.y) * 0.5 - vHalf.x);
+  // A group is a box with another behind it.
+  if (kind == 5) return min(box(p, vHalf, 8.0), box(p + vec2(0.0, 5.0), vHalf - vec2(7.0, 0.0), 8.0));
   if (kind == 4) return max(max(abs(p.y) - vHalf.y, abs(p.x) - vHalf.x), (abs(p.x) / vHalf.x + abs(p.y) / vHalf.y - 1.45) * vHalf.y);
   return box(p, vHalf, 6.0);
 }
@@ -150,6 +156,9 @@ void main() {
   float bar = step(vAt.y, vHalf.y) * step(vHalf.y - 4.0, vAt.y) * step((vAt.x + vHalf.x) / (2.0 * vHalf.x), vStyle.y);
   vec3 inner = mix(uPanel, health, 0.10 + 0.12 * bad);
   inner = mix(inner, health, bar * 0.8);
+  // And one at the head, how much of the traffic the newest version has.
+  float newest = step(-vHalf.y + 1.0, vAt.y) * step(vAt.y, -vHalf.y + 5.0) * step((vAt.x + vHalf.x) / (2.0 * vHalf.x), vNewest);
+  inner = mix(inner, uAccent, newest * 0.9);
   vec3 rimmed = mix(inner, (flags & 2) != 0 ? uAccent : health, rim);
   float halo = (flags & 8) != 0 ? (1.0 - smoothstep(0.0, 6.0 * pixel, d)) * 0.35 : 0.0;
   float alpha = max(fill, halo) * ((flags & 1) != 0 ? 0.28 : 1.0);
@@ -223,6 +232,10 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
     gl.vertexAttribPointer(at, 4, gl.FLOAT, false, NODE_FLOATS * 4, offset);
     gl.vertexAttribDivisor(at, 1);
   }
+  const aNewest = gl.getAttribLocation(nodeProgram, "aNewest");
+  gl.enableVertexAttribArray(aNewest);
+  gl.vertexAttribPointer(aNewest, 1, gl.FLOAT, false, NODE_FLOATS * 4, 32);
+  gl.vertexAttribDivisor(aNewest, 1);
   const bare = gl.createVertexArray();
 
   const uniform = (of: WebGLProgram, name: string) => gl.getUniformLocation(of, name);
@@ -249,8 +262,8 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       palette = next;
     },
     load(geo) {
-      edgeCount = Math.min(geo.doc.edges.length, rowsMax);
-      nodeCount = geo.doc.nodes.length;
+      edgeCount = Math.min(geo.view.edges.length, rowsMax);
+      nodeCount = geo.view.nodes.length;
       gl.bindTexture(gl.TEXTURE_2D, points);
       if (edgeCount > 0) {
         const used = geo.edgePoints.subarray(0, edgeCount * EDGE_POINTS * 2);

@@ -1,7 +1,8 @@
-// The picture as numbers: a pure function of (map, live state, what is chosen). The renderers only copy these arrays;
+// The picture as numbers: a pure function of (view, records, what is chosen). The renderers only copy these arrays;
 // particles are a function of time in the shader, so the same inputs and the same clock draw the same pixels.
 
-import type { EdgeRecord, LiveState, MapDoc, NodeRecord } from "../lib/protocol";
+import type { EdgeRecord, NodeRecord } from "../lib/protocol";
+import type { Records, View } from "../lib/view";
 import { NODE_FLAG } from "../lib/protocol";
 import { sample } from "./curve";
 import { health, type Health } from "./palette";
@@ -9,15 +10,15 @@ import { health, type Health } from "./palette";
 /** Points along each edge; a cubic chain drawn with this many is smooth at every zoom we offer. */
 export const EDGE_POINTS = 16;
 
-/** Floats of one node's instance: x, y, half width, half height, health, saturation, shape, flags. */
-export const NODE_FLOATS = 8;
+/** Floats of one node's instance: x, y, half width, half height; health, saturation, shape, flags; share of the newest version. */
+export const NODE_FLOATS = 9;
 
 /** Floats of one edge's row: width, health, opacity, dashes; phase, speed, density, errors. */
 export const EDGE_FLOATS = 8;
 
 export const HEALTHS: Health[] = ["idle", "ok", "warn", "bad"];
 
-export const SHAPES = { box: 0, pill: 1, drum: 2, hexagon: 3, diamond: 4 } as const;
+export const SHAPES = { box: 0, pill: 1, drum: 2, hexagon: 3, diamond: 4, stack: 5 } as const;
 
 const SHAPE_OF_KIND: Record<string, number> = {
   http: SHAPES.box,
@@ -28,10 +29,11 @@ const SHAPE_OF_KIND: Record<string, number> = {
   queue: SHAPES.pill,
   external: SHAPES.diamond,
   gateway: SHAPES.pill,
+  group: SHAPES.stack,
 };
 
 export interface Geometry {
-  doc: MapDoc;
+  view: View;
   /** EDGE_POINTS × 2 floats for each edge. */
   edgePoints: Float32Array;
   edgeLengths: Float32Array;
@@ -39,10 +41,10 @@ export interface Geometry {
 }
 
 /** What does not change between two revisions of the map. */
-export function geometry(doc: MapDoc): Geometry {
-  const edgePoints = new Float32Array(doc.edges.length * EDGE_POINTS * 2);
-  const edgeLengths = new Float32Array(doc.edges.length);
-  doc.edges.forEach((edge, row) => {
+export function geometry(view: View): Geometry {
+  const edgePoints = new Float32Array(view.edges.length * EDGE_POINTS * 2);
+  const edgeLengths = new Float32Array(view.edges.length);
+  view.edges.forEach((edge, row) => {
     const { points, length } = sample(edge.path, EDGE_POINTS);
     edgeLengths[row] = length;
     points.forEach(([x, y], k) => {
@@ -51,18 +53,21 @@ export function geometry(doc: MapDoc): Geometry {
     });
   });
   const bounds = { left: 0, top: 0, right: 1, bottom: 1 };
-  if (doc.nodes.length > 0) {
-    bounds.left = Math.min(...doc.nodes.map((node) => node.x - node.width / 2));
-    bounds.right = Math.max(...doc.nodes.map((node) => node.x + node.width / 2));
-    bounds.top = Math.min(...doc.nodes.map((node) => node.y - node.height / 2));
-    bounds.bottom = Math.max(...doc.nodes.map((node) => node.y + node.height / 2));
+  if (view.nodes.length > 0) {
+    const boxes = [...view.nodes, ...view.frames];
+    bounds.left = Math.min(...boxes.map((box) => box.x - box.width / 2));
+    bounds.right = Math.max(...boxes.map((box) => box.x + box.width / 2));
+    bounds.top = Math.min(...boxes.map((box) => box.y - box.height / 2));
+    bounds.bottom = Math.max(...boxes.map((box) => box.y + box.height / 2));
   }
-  return { doc, edgePoints, edgeLengths, bounds };
+  return { view, edgePoints, edgeLengths, bounds };
 }
 
 export interface Choice {
-  /** Nodes drawn in full; everything else is dimmed. `null`: no filter. */
+  /** Things drawn in full; everything else is dimmed. `null`: no filter. */
   bright: Set<number> | null;
+  /** Calls drawn in full; `null`: those between bright things. */
+  brightEdges: Set<number> | null;
   selected: number | null;
   hovered: number | null;
 }
@@ -78,55 +83,60 @@ export interface Scene {
 
 const WORST_LABELS = 6;
 
-export function scene(geo: Geometry, live: LiveState, choice: Choice): Scene {
-  const { doc } = geo;
-  const nodes = new Float32Array(doc.nodes.length * NODE_FLOATS);
-  doc.nodes.forEach((node, row) => {
-    const record = live.nodes.get(node.id);
+export function scene(geo: Geometry, now: Records, choice: Choice): Scene {
+  const { view } = geo;
+  const nodes = new Float32Array(view.nodes.length * NODE_FLOATS);
+  view.nodes.forEach((node, row) => {
+    const record = now.nodes.get(node.id);
     const dim = choice.bright !== null && !choice.bright.has(node.id);
     const flags =
       (dim ? 1 : 0) + (choice.selected === node.id ? 2 : 0) + (choice.hovered === node.id ? 4 : 0) +
       (record && (record.flags & NODE_FLAG.fault) !== 0 ? 8 : 0);
-    nodes.set(
-      [
-        node.x,
-        node.y,
-        node.width / 2,
-        node.height / 2,
-        HEALTHS.indexOf(nodeHealth(record)),
-        saturation(record),
-        SHAPE_OF_KIND[node.kind] ?? SHAPES.box,
-        flags,
-      ],
-      row * NODE_FLOATS,
-    );
+    const at = row * NODE_FLOATS;
+    nodes[at] = node.x;
+    nodes[at + 1] = node.y;
+    nodes[at + 2] = node.width / 2;
+    nodes[at + 3] = node.height / 2;
+    nodes[at + 4] = HEALTHS.indexOf(nodeHealth(record));
+    nodes[at + 5] = saturation(record);
+    nodes[at + 6] = SHAPE_OF_KIND[node.kind] ?? SHAPES.box;
+    nodes[at + 7] = flags;
+    nodes[at + 8] = record && node.version === null && Number.isFinite(record.newest) ? record.newest : -1;
   });
 
-  const peak = Math.max(1, ...[...live.edges.values()].map((edge) => known(edge.rate)));
-  const edges = new Float32Array(doc.edges.length * EDGE_FLOATS);
-  const badness = new Float32Array(doc.edges.length);
-  doc.edges.forEach((edge, row) => {
-    const record = live.edges.get(edge.id);
-    const dim = choice.bright !== null && !(choice.bright.has(edge.from) && choice.bright.has(edge.to));
-    const near = choice.hovered !== null && (edge.from === choice.hovered || edge.to === choice.hovered);
+  const top = peak(now);
+  const edges = new Float32Array(view.edges.length * EDGE_FLOATS);
+  const badness = new Float32Array(view.edges.length);
+  const focus = choice.hovered ?? choice.selected;
+  view.edges.forEach((edge, row) => {
+    const record = now.edges.get(edge.id);
+    const bright =
+      choice.brightEdges !== null ? choice.brightEdges.has(edge.id)
+      : choice.bright === null || (choice.bright.has(edge.from) && choice.bright.has(edge.to));
+    const near = focus !== null && (edge.from === focus || edge.to === focus);
     badness[row] = record ? known(record.errors) * Math.log1p(known(record.rate)) + (record.open > 0 ? 1 : 0) : 0;
-    edges.set(
-      [
-        width(record, peak),
-        HEALTHS.indexOf(edgeHealth(record)),
-        dim ? 0.12 : near ? 1 : 0.75,
-        edge.optional ? 1 : 0,
-        record?.phase ?? 0,
-        record?.speed ?? 0,
-        density(record, peak),
-        known(record?.errors ?? 0),
-      ],
-      row * EDGE_FLOATS,
-    );
+    const sick = record !== undefined && edgeHealth(record) === "bad";
+    const at = row * EDGE_FLOATS;
+    edges[at] = width(record, top);
+    edges[at + 1] = HEALTHS.indexOf(edgeHealth(record));
+    // The worst is drawn whatever is looked for: dimmed less, never gone.
+    edges[at + 2] = !bright ? (sick ? 0.45 : 0.1) : near ? 1 : focus !== null ? 0.45 : 0.75;
+    edges[at + 3] = edge.optional ? 1 : 0;
+    edges[at + 4] = record?.phase ?? 0;
+    edges[at + 5] = record?.speed ?? 0;
+    edges[at + 6] = density(record, top);
+    edges[at + 7] = known(record?.errors ?? 0);
   });
-  const order = Uint32Array.from(doc.edges.keys()).sort((a, b) => badness[a]! - badness[b]! || a - b);
-  const worst = [...order].reverse().slice(0, WORST_LABELS).filter((row) => badness[row]! > 0.005);
+  const order = Uint32Array.from(view.edges.keys()).sort((a, b) => badness[a]! - badness[b]! || a - b);
+  const worst = [...order.subarray(-WORST_LABELS)].reverse().filter((row) => badness[row]! > 0.005);
   return { nodes, edges, order, worst };
+}
+
+/** The busiest edge's rate; widths and dots are shares of it, on a logarithmic scale. */
+export function peak(now: Records): number {
+  let most = 1;
+  for (const edge of now.edges.values()) if (edge.rate > most) most = edge.rate;
+  return most;
 }
 
 export function nodeHealth(record: NodeRecord | undefined): Health {

@@ -51,8 +51,8 @@ fn a_map_says_who_calls_whom() {
     assert!(web.lints.iter().any(|it| it.code == "L007"), "one replica: {:?}", web.lints);
     assert!(map.find("cart").expect("cart").lints.iter().all(|it| it.code != "L007"));
     let timeout = web.policy.iter().find(|it| it.edge == "web -> cart" && it.key == "timeout");
-    let timeout = timeout.map(|it| (it.value.as_str(), it.place));
-    assert_eq!(timeout, Some(("300ms", Some("the file"))));
+    let timeout = timeout.map(|it| (it.value.as_str(), it.place.as_deref()));
+    assert_eq!(timeout, Some(("300ms", Some("isobar.yaml:17"))));
     let rates: Vec<_> = map.traffic.iter().map(|it| (it.to.as_str(), it.rate_per_second)).collect();
     assert_eq!(rates, [("edge \"GET /\"", Some(20.0)), ("edge \"GET /\"", None)]);
     let lasts: Vec<_> = map.scenarios.iter().map(|it| it.lasts_ms).collect();

@@ -3,7 +3,7 @@
 //! It answers from what the watcher keeps and decides nothing; what a person does becomes a [`Command`] like any other.
 //! Everyone is bounded: so many pages at once, so many bytes a message, so long for a page that does not read.
 
-use crate::api::{self, Api, Command, Refusal, TrafficChange, lock};
+use crate::api::{self, Api, Refusal, lock};
 use crate::live::Frame;
 use crate::map::Map;
 use crate::page::{self, LogLine};
@@ -12,11 +12,11 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,9 @@ use std::time::Duration;
 use telemetry::zipkin::api::{ZipkinSettings, handle};
 use tokio::sync::{Semaphore, broadcast};
 use units::Nanos;
+
+mod acts;
+mod zoom;
 
 /// Pages that watch at once. A team, and its wall displays.
 const PAGES_MAX: usize = 128;
@@ -36,7 +39,6 @@ const MARKER_EVERY: Nanos = Nanos::from_millis(950);
 const MARKERS_MAX: usize = 16;
 /// Spans of applications; the largest batches people send.
 const SPANS_BYTES_MAX: usize = 8 << 20;
-const ACTS_MAX: usize = 200;
 
 /// The page's files: status, headers and bytes for a path, an `accept-encoding` and an `if-none-match`.
 pub type Page = fn(&str, &str, Option<&str>) -> (u16, Vec<(&'static str, &'static str)>, &'static [u8]);
@@ -51,8 +53,10 @@ pub struct Web {
     page: Page,
     logs: Arc<Logs>,
     zipkin: Arc<ZipkinSettings>,
-    acts: Arc<Mutex<Acts>>,
+    acts: Arc<Mutex<acts::Acts>>,
     places: Arc<Semaphore>,
+    /// Drawings made at once.
+    pens: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Web {
@@ -71,14 +75,17 @@ pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> R
         zipkin: Arc::new(ZipkinSettings::default()),
         acts: Arc::default(),
         places: Arc::new(Semaphore::new(PAGES_MAX)),
+        pens: Arc::new(Semaphore::new(1)),
     };
     Router::new()
         .route("/v1/map", get(map))
         .route("/v1/live", get(live))
         .route("/v1/live/events", get(live_events))
         .route("/v1/nodes/{name}", get(node))
-        .route("/v1/act", post(act))
-        .route("/v1/acts", get(acts))
+        .route("/v1/map/view", get(zoom::view))
+        .route("/v1/zoom", get(zoom::zoom))
+        .route("/v1/act", post(acts::act))
+        .route("/v1/acts", get(acts::acts))
         .route("/metrics", get(metrics))
         .fallback(other)
         .layer(DefaultBodyLimit::max(SPANS_BYTES_MAX))
@@ -291,9 +298,13 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
     };
     let document = {
         let numbers = lock(&web.watched.numbers);
+        let tally = lock(&web.watched.tally);
+        let traces = lock(&web.watched.traces);
         let sources = page::Sources {
             map: &map,
             numbers: &numbers,
+            tally: &tally,
+            kept: &|id| traces.reasons(id).is_some(),
             status: &status,
             changes: &changes,
             logs: &logs,
@@ -325,124 +336,6 @@ async fn metrics(State(web): State<Web>) -> Response {
     let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", ages.count());
     let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", ages.sum() as f64 / 1e9, ages.count());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
-enum Act {
-    Scenario { name: String },
-    StopAll,
-    Scale { service: String, to: u32 },
-    Restart { service: String },
-    Load { traffic: String, rate_per_second: f64 },
-}
-
-impl Act {
-    fn words(&self) -> String {
-        match self {
-            Self::Scenario { name } => format!("scenario {name}"),
-            Self::StopAll => "stop all".to_owned(),
-            Self::Scale { service, to } => format!("scale {service} to {to}"),
-            Self::Restart { service } => format!("restart {service}"),
-            Self::Load { traffic, rate_per_second } => format!("{traffic} at {rate_per_second}/s"),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Done {
-    id: u64,
-    at: u64,
-    who: String,
-    what: String,
-    state: &'static str,
-    ends_at: Option<u64>,
-    said: String,
-}
-
-#[derive(Debug, Default)]
-struct Acts {
-    done: VecDeque<Done>,
-    next: u64,
-}
-
-/// No page of another site can send this header without asking first, and we never say yes.
-const ACT_HEADER: &str = "x-isobar-act";
-
-async fn act(
-    State(web): State<Web>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<serde_json::Value>, Refusal> {
-    if headers.get(ACT_HEADER).is_none_or(|it| it != "1") {
-        return Err(Refusal { status: 403, message: "an act needs the header `X-Isobar-Act: 1`".to_owned() });
-    }
-    if web.watched.map().read_only {
-        return Err(Refusal { status: 403, message: "this map is read-only".to_owned() });
-    }
-    let act: Act = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::wrong(format!("the body is no act: {error}; docs/live.md lists them")))?;
-    let what = act.words();
-    let command = match act {
-        Act::Scenario { name } => Command::ScenarioStart(name),
-        Act::StopAll => Command::ScenarioStop,
-        Act::Scale { service, to } => Command::Scale(service, to),
-        Act::Restart { service } => Command::Restart(service),
-        Act::Load { traffic, rate_per_second } => {
-            if !rate_per_second.is_finite() || rate_per_second < 0.0 {
-                return Err(Refusal::wrong("`rate_per_second` must be a number of at least 0"));
-            }
-            Command::Traffic(
-                traffic,
-                TrafficChange { running: Some(true), rate_per_second: Some(rate_per_second) },
-            )
-        }
-    };
-    let answer = api::ask(&web.api, &headers, command).await;
-    let mut acts = lock(&web.acts);
-    acts.next += 1;
-    let id = acts.next;
-    let done = Done {
-        id,
-        at: web.watched.clocks.unix().as_u64() / 1_000_000,
-        who: "the map".to_owned(),
-        state: if answer.is_ok() { "done" } else { "refused" },
-        ends_at: None,
-        said: answer.as_ref().err().map_or_else(String::new, |it| it.message.clone()),
-        what: what.clone(),
-    };
-    if acts.done.len() >= ACTS_MAX {
-        acts.done.pop_back();
-    }
-    acts.done.push_front(done);
-    drop(acts);
-    answer.map(|_| Json(serde_json::json!({"id": id, "said": format!("{what}: under way")})))
-}
-
-/// Newest first. What runs is what the system says runs, whoever started it.
-async fn acts(State(web): State<Web>) -> Json<Vec<Done>> {
-    let mut done: Vec<Done> = lock(&web.acts).done.iter().cloned().collect();
-    let status = Arc::clone(&web.api.status.borrow());
-    if let Some(running) = &status.scenario {
-        let what = format!("scenario {}", running.name);
-        let ends_at = status.unix_ms + running.lasts_ms.saturating_sub(running.at_ms);
-        match done.iter_mut().find(|it| it.what == what && it.state == "done") {
-            Some(it) => (it.state, it.ends_at) = ("running", Some(ends_at)),
-            None => done.insert(
-                0,
-                Done {
-                    id: 0,
-                    at: status.unix_ms.saturating_sub(running.at_ms),
-                    who: "somebody else".to_owned(),
-                    what,
-                    state: "running",
-                    ends_at: Some(ends_at),
-                    said: running.in_force.join("; "),
-                },
-            ),
-        }
-    }
-    Json(done)
 }
 
 /// Traces, and the page for everything that is no path of the API.
@@ -518,26 +411,5 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
         assert_eq!(base64(&[0xFB, 0xFF, 0xBF]), "+/+/");
-    }
-
-    #[track_caller]
-    fn check_act(body: &str, expected: Result<&str, &str>) {
-        let read = serde_json::from_str::<Act>(body).map(|it| it.words()).map_err(|it| it.to_string());
-        match expected {
-            Ok(words) => assert_eq!(read.as_deref(), Ok(words)),
-            Err(part) => assert!(read.as_ref().is_err_and(|it| it.contains(part)), "{read:?} of {body}"),
-        }
-    }
-
-    #[test]
-    fn acts_are_read_strictly() {
-        check_act(r#"{"do": "scenario", "name": "ads-lost"}"#, Ok("scenario ads-lost"));
-        check_act(r#"{"do": "stop-all"}"#, Ok("stop all"));
-        check_act(r#"{"do": "scale", "service": "web", "to": 4}"#, Ok("scale web to 4"));
-        check_act(r#"{"do": "restart", "service": "web"}"#, Ok("restart web"));
-        check_act(r#"{"do": "load", "traffic": "a", "rate_per_second": 2.5}"#, Ok("a at 2.5/s"));
-        check_act(r#"{"do": "scale", "service": "web", "to": -4}"#, Err("-4"));
-        check_act(r#"{"do": "format-disk"}"#, Err("format-disk"));
-        check_act(r#"{"do": "restart", "service": "web", "force": true}"#, Err("force"));
     }
 }

@@ -11,6 +11,9 @@ use model::place;
 use model::system::{Caller, Event, Kind, Load, Service, ServiceId, System};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::Arc;
+
+pub mod view;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Map {
@@ -73,7 +76,7 @@ pub struct Node {
     #[serde(skip)]
     pub queue: Option<u32>,
     #[serde(skip)]
-    pub policy: Vec<PolicyRow>,
+    pub policy: Arc<[PolicyRow]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -113,8 +116,8 @@ pub struct PolicyRow {
     pub edge: String,
     pub key: &'static str,
     pub value: String,
-    /// `None`: nobody wrote it; it is built in.
-    pub place: Option<&'static str>,
+    /// `isobar.yaml:12`; `None`: nobody wrote it, it is built in.
+    pub place: Option<String>,
 }
 
 pub const GATEWAY: &str = "gateway";
@@ -122,7 +125,7 @@ pub const GATEWAY: &str = "gateway";
 /// Room for a name and a line of numbers, in the layout's units.
 const WIDTH_MIN: f64 = 150.0;
 const WIDTH_MAX: f64 = 240.0;
-const HEIGHT: f64 = 58.0;
+pub(crate) const HEIGHT: f64 = 58.0;
 const LETTER: f64 = 8.4;
 
 impl Map {
@@ -295,7 +298,7 @@ impl Map {
 }
 
 /// A tenth of a unit is less than anyone sees and saves half of the document.
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
@@ -353,31 +356,22 @@ fn traffic(system: &System, traffic: &model::system::Traffic) -> Traffic {
 }
 
 /// The policies of all calls that a service makes.
-fn policies(system: &System, id: ServiceId) -> Vec<PolicyRow> {
+fn policies(system: &System, id: ServiceId) -> Arc<[PolicyRow]> {
     let name = &system.services[id].name.value;
     let mut rows = Vec::new();
     for dependency in place::dependencies(system, id).into_iter().filter(|it| it.calls > 0) {
         let in_force = system.policy(Caller::Service(id), dependency.to, None);
         let edge = format!("{name} -> {}", system.services[dependency.to].name.value);
-        let settings = &in_force.settings;
-        let values = [
-            ("timeout", settings.timeout.map_or("never".to_owned(), |it| it.to_string())),
-            (
-                "retry",
-                settings.retry.as_ref().map_or("none".to_owned(), |it| format!("{} attempts", it.attempts)),
-            ),
-            ("breaker", settings.breaker.map_or("none".to_owned(), |it| format!("{:?}", it.trip))),
-            ("balance", format!("{:?}", settings.balance)),
-            ("locality", format!("{:?}", settings.locality)),
-        ];
-        rows.extend(values.into_iter().map(|(key, value)| PolicyRow {
-            edge: edge.clone(),
-            key,
-            value,
-            place: in_force.set_by.get(key).map(|_| "the file"),
-        }));
+        for (key, value) in model::policy_words::in_words(&in_force.settings) {
+            let at = in_force.set_by.get(key).and_then(|span| system.origins.line(*span));
+            let place = at.map(|(path, line)| format!("{}:{line}", path.display()));
+            // What is off because nobody asked for it is no part of what governs a call.
+            if place.is_some() || value != "none" {
+                rows.push(PolicyRow { edge: edge.clone(), key, value, place });
+            }
+        }
     }
-    rows
+    rows.into()
 }
 
 #[cfg(test)]
