@@ -35,10 +35,14 @@ pub(crate) fn system(file: &Path, terminal: Terminal) -> anyhow::Result<Option<(
 
 /// Writes what is wrong to stderr, with a last line that counts.
 pub(crate) fn mistakes(loaded: &Loaded, terminal: Terminal) {
+    crate::output::words(&drawn(loaded, terminal));
+}
+
+pub(crate) fn drawn(loaded: &Loaded, terminal: Terminal) -> String {
     let style = Style { color: terminal.color_stderr, ..Style::default() };
     let drawn = render::human(&loaded.sources, &loaded.diagnostics, style);
     let count = render::Tally::of(&loaded.diagnostics).errors;
     let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
     let path = loaded.sources.files.first().map(|it| it.path.display().to_string()).unwrap_or_default();
-    crate::output::words(&format!("{drawn}{path}: {mistakes}\n"));
+    format!("{drawn}{path}: {mistakes}\n")
 }

@@ -16,6 +16,7 @@ mod import;
 mod input;
 mod logs;
 mod output;
+mod proxy;
 mod ps;
 mod schema;
 mod services;
@@ -56,6 +57,7 @@ enum Verb {
     Graph(graph::Args),
     Import(import::Args),
     Up(up::Args),
+    Proxy(proxy::Args),
     Down(services::Down),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Graph(args) => graph::run(&args, terminal),
         Verb::Import(args) => import::run(&args, terminal),
         Verb::Up(args) => up::run(&args, terminal),
+        Verb::Proxy(args) => proxy::run(&args, terminal),
         Verb::Down(args) => services::down(&args),
         Verb::Ps(args) => ps::run(&args),
         Verb::Logs(args) => logs::run(&args, terminal),

@@ -31,6 +31,29 @@ pub struct Topology {
     pub troubles: BTreeMap<SocketAddr, Trouble>,
     /// Files named in the model are beside this.
     pub folder: PathBuf,
+    /// Callers of gateways are believed: in front of them stands a proxy of our own.
+    pub gateways_trust: bool,
+}
+
+impl Topology {
+    /// The world of a proxy alone: the file's gateways where the file says, and nobody but its `endpoints` behind them.
+    /// The error is for the file's author.
+    pub fn of_gateways(system: &System, folder: PathBuf) -> Result<Self, String> {
+        let mut gateways = BTreeMap::new();
+        for gateway in system.gateways.iter() {
+            let (name, listen) = (&gateway.name.value, &gateway.listen.value);
+            let address = listen.parse().map_err(|_| {
+                format!("gateway `{name}`: `{listen}` is no address and port, as in 127.0.0.1:8080")
+            })?;
+            gateways.insert(name.clone(), address);
+        }
+        if gateways.is_empty() {
+            return Err("the file defines no gateway, so there is nothing to listen on; for example\n\
+                        gateways: {edge: {listen: \"127.0.0.1:8080\", routes: [{path: /, to: api}]}}"
+                .to_owned());
+        }
+        Ok(Self { gateways, folder, ..Self::default() })
+    }
 }
 
 /// A region, and one of its zones or all of them.
@@ -308,7 +331,7 @@ impl<'a> Build<'a> {
                 kind: config::ListenerKind::Http,
                 tls,
                 // The world may say what it likes about deadlines and routes.
-                trusts_headers: false,
+                trusts_headers: self.topology.gateways_trust,
                 routes: routes.into_iter().map(Arc::new).collect(),
             };
             self.parts.listeners.insert(gateway.name.value.clone(), Arc::new(listener));
@@ -530,6 +553,7 @@ impl<'a> Build<'a> {
             endpoints,
             // A loopback that does not answer within this never will; further away the edge's timeout is shorter anyway.
             connect_timeout: Nanos::from_secs(2),
+            health: if service.endpoints.is_empty() { None } else { check_of(service) },
             ..config::Service::http1(&name, &[])
         };
         self.parts.services.insert(name.clone(), Arc::new(made));
@@ -553,6 +577,30 @@ fn request_line(operation: &str, writes: bool) -> Option<(String, String)> {
         }
         None => Some((if writes { "POST" } else { "GET" }.to_owned(), format!("/{operation}"))),
     }
+}
+
+/// What runs elsewhere is checked by the proxy; what we start is checked by who started it.
+fn check_of(service: &system::Service) -> Option<config::HealthCheck> {
+    let health = &service.health;
+    let kind = match &health.check {
+        system::Check::Http { path } => config::HealthKind::Http {
+            path: path.clone(),
+            host: String::new(),
+            status_min: 200,
+            status_max: 299,
+        },
+        system::Check::Grpc { service } => config::HealthKind::Grpc { service: service.clone() },
+        system::Check::Tcp => config::HealthKind::Tcp,
+        // A log or a command belongs to a process, and there is none.
+        system::Check::None | system::Check::Log { .. } | system::Check::Command { .. } => return None,
+    };
+    Some(config::HealthCheck {
+        kind,
+        interval: health.every,
+        timeout: health.timeout,
+        unhealthy_after: health.unhealthy_after,
+        healthy_after: health.healthy_after,
+    })
 }
 
 /// `10.0.0.5:80` or `cart.internal:80`. The resolver of the file has refused everything else.

@@ -21,8 +21,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use units::Histogram;
 
 /// Connections answered at once; more wait.
@@ -43,19 +42,45 @@ pub(crate) async fn serve(control: Arc<Control>, socket: std::net::TcpListener) 
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match socket.accept().await {
-            Ok((stream, _)) => {
-                let control = control.clone();
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    let _ = answer(&control, stream).await;
-                });
-            }
+            Ok((stream, _)) => begin(&control, place, stream),
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
 }
 
-async fn answer(control: &Control, mut stream: TcpStream) -> std::io::Result<()> {
+/// The same on a Unix socket.
+pub(crate) async fn serve_local(control: Arc<Control>, socket: std::os::unix::net::UnixListener) {
+    let socket = match tokio::net::UnixListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("isobar: the admin socket cannot be polled: {error}");
+            return;
+        }
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match socket.accept().await {
+            Ok((stream, _)) => begin(&control, place, stream),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+fn begin(control: &Arc<Control>, place: tokio::sync::OwnedSemaphorePermit, stream: impl Stream + 'static) {
+    let control = control.clone();
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        let _ = answer(&control, stream).await;
+    });
+}
+
+/// Either kind of connection.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+async fn answer(control: &Control, mut stream: impl Stream) -> std::io::Result<()> {
     let (limits, mut head) = (HeadLimits::default(), RequestHead::default());
     let mut buffer = Vec::with_capacity(1 << 10);
     loop {
@@ -127,7 +152,7 @@ async fn answer(control: &Control, mut stream: TcpStream) -> std::io::Result<()>
     }
 }
 
-async fn reply(stream: &mut TcpStream, status: u16, kind: &str, body: &str) -> std::io::Result<()> {
+async fn reply(stream: &mut impl Stream, status: u16, kind: &str, body: &str) -> std::io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status} {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         crate::heads::reason(status),
@@ -426,7 +451,7 @@ async fn endpoints(control: &Control) -> String {
 /// Finished requests as they end, until the reader leaves or has `count` of them.
 async fn tap(
     control: &Control,
-    stream: &mut TcpStream,
+    stream: &mut impl Stream,
     wants: &impl Fn(&str) -> Option<String>,
 ) -> std::io::Result<()> {
     let (sender, events) = crossbeam_channel::bounded(TAP_WAITING_MAX);

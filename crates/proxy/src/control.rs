@@ -3,6 +3,9 @@
 use crate::engine::{Control, Error, Message};
 use crate::upstream::located;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -13,6 +16,7 @@ use units::Nanos;
 pub(crate) fn start(
     control: Arc<Control>,
     admin: Option<SocketAddr>,
+    admin_socket: Option<PathBuf>,
 ) -> Result<(JoinHandle<()>, Option<SocketAddr>), Error> {
     let socket = match admin {
         None => None,
@@ -24,22 +28,51 @@ pub(crate) fn start(
         }
     };
     let address = socket.as_ref().and_then(|socket| socket.local_addr().ok());
+    let local = match &admin_socket {
+        None => None,
+        Some(path) => {
+            let fail = |error| {
+                Error::Thread(std::io::Error::other(format!("admin socket {}: {error}", path.display())))
+            };
+            let socket = bind_local(path).map_err(fail)?;
+            socket.set_nonblocking(true).map_err(fail)?;
+            Some(socket)
+        }
+    };
     let thread = std::thread::Builder::new().name("isobar-control".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(run(control, socket)),
+            Ok(runtime) => runtime.block_on(run(control, socket, local)),
             Err(error) => eprintln!("isobar: the control thread cannot start its runtime: {error}"),
+        }
+        if let Some(path) = admin_socket {
+            // It may be gone, or somebody else's by now; nobody needs it any more either way.
+            let _ = std::fs::remove_file(path);
         }
     });
     Ok((thread.map_err(Error::Thread)?, address))
 }
 
-async fn run(control: Arc<Control>, admin: Option<std::net::TcpListener>) {
+/// A socket that only its owner may open. One that a proxy left behind when it was killed is replaced; one that
+/// somebody answers on is not.
+fn bind_local(path: &Path) -> std::io::Result<UnixListener> {
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+async fn run(control: Arc<Control>, admin: Option<std::net::TcpListener>, local_admin: Option<UnixListener>) {
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async move {
             if let Some(socket) = admin {
                 tokio::task::spawn_local(crate::admin::serve(control.clone(), socket));
+            }
+            if let Some(socket) = local_admin {
+                tokio::task::spawn_local(crate::admin::serve_local(control.clone(), socket));
             }
             tokio::task::spawn_local(watch_memory(control.clone()));
             tokio::task::spawn_local(watch_certificates(control.clone()));

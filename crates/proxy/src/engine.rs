@@ -37,13 +37,23 @@ pub struct Options {
     pub workers: usize,
     /// Where to answer questions about ourselves. Anybody who reaches it may drain us: keep it on loopback.
     pub admin: Option<SocketAddr>,
+    /// The same on a Unix socket, which only its owner may open.
+    pub admin_socket: Option<std::path::PathBuf>,
+    /// Refuse an address that another process listens on, instead of sharing its connections with it.
+    pub exclusive: bool,
     /// Of all random choices. Proxies should differ in it.
     pub seed: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 0, admin: None, seed: u64::from(std::process::id()) }
+        Self {
+            workers: 0,
+            admin: None,
+            admin_socket: None,
+            exclusive: false,
+            seed: u64::from(std::process::id()),
+        }
     }
 }
 
@@ -150,6 +160,7 @@ pub(crate) struct Control {
     /// Told when the plan changes, so that health checks and names are looked at again.
     pub(crate) changed: tokio::sync::Notify,
     pub(crate) health: crate::health::Board,
+    exclusive: bool,
 }
 
 #[derive(Debug)]
@@ -188,7 +199,8 @@ impl Proxy {
         let mut bound = HashMap::default();
         let mut doors = Vec::new();
         for listener in &plan.listeners {
-            let (sockets, got) = bind(&listener.config.name, listener.config.address, workers)?;
+            let (sockets, got) =
+                bind(&listener.config.name, listener.config.address, workers, options.exclusive)?;
             bound.insert(listener.config.name.clone(), Bound { asked: listener.config.address, got });
             doors.push((listener.config.name.clone(), sockets));
         }
@@ -223,8 +235,9 @@ impl Proxy {
             stopped: AtomicBool::new(false),
             changed: tokio::sync::Notify::new(),
             health: crate::health::Board::default(),
+            exclusive: options.exclusive,
         });
-        let (thread, admin) = crate::control::start(control.clone(), options.admin)?;
+        let (thread, admin) = crate::control::start(control.clone(), options.admin, options.admin_socket)?;
         threads.push(thread);
         Ok(Self { control, threads, admin })
     }
@@ -333,7 +346,8 @@ impl Control {
             if state.bound.get(&listener.name).is_some_and(|bound| bound.asked == asked) {
                 continue;
             }
-            let (sockets, got) = bind(&listener.name, asked, self.workers.len())?;
+            let exclusive = self.exclusive && !state.bound.values().any(|bound| bound.got == asked);
+            let (sockets, got) = bind(&listener.name, asked, self.workers.len(), exclusive)?;
             bound.insert(listener.name.clone(), Bound { asked, got });
             opened.push((listener.name.clone(), sockets));
         }
@@ -391,27 +405,32 @@ fn load_tls(config: &Config) -> Result<Tls, Mistake> {
     Ok(tls)
 }
 
-/// One listening socket for each worker, all on one address.
+/// One listening socket for each worker, all on one address. Sharing it with another process is no error to the kernel
+/// and a riddle to people; `exclusive` refuses it.
 fn bind(
     listener: &str,
     address: SocketAddr,
     workers: usize,
+    exclusive: bool,
 ) -> Result<(Vec<std::net::TcpListener>, SocketAddr), Error> {
     let fail = |error| Error::Bind { listener: listener.to_owned(), address, error };
+    if exclusive && address.port() != 0 {
+        bind_one(address, false).map_err(fail)?;
+    }
     let mut sockets = Vec::with_capacity(workers);
     let mut got = address;
     for _ in 0..workers {
-        let socket = bind_one(got).map_err(fail)?;
+        let socket = bind_one(got, true).map_err(fail)?;
         got = socket.local_addr().map_err(fail)?;
         sockets.push(socket);
     }
     Ok((sockets, got))
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(4_096)?;

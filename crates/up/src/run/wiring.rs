@@ -149,6 +149,7 @@ impl Runner {
             faults: self.faults.clone(),
             links: Vec::new(),
             troubles: BTreeMap::new(),
+            gateways_trust: false,
             folder: self.folder_of_file(),
         }
     }
