@@ -320,7 +320,8 @@ fn serve(mode: &str, dir: &Path) -> Fallible<()> {
         listeners: vec![Arc::new(listener)],
         ..Config::default()
     };
-    let options = proxy::Options { workers: 1, admin: Some(address(FRONT + 1)), seed: 1 };
+    let options =
+        proxy::Options { workers: 1, admin: Some(address(FRONT + 1)), seed: 1, ..Default::default() };
     let proxy = proxy::Proxy::start(config, options)?;
     while !proxy.is_drained() {
         std::thread::sleep(Duration::from_millis(200));
@@ -532,7 +533,7 @@ fn reloads(paths: &Paths) -> Fallible<(f64, f64, u64)> {
         listeners: vec![Arc::new(listener.clone())],
         ..Config::default()
     };
-    let options = proxy::Options { workers: 1, admin: None, seed: 1 };
+    let options = proxy::Options { workers: 1, admin: None, seed: 1, ..Default::default() };
     let proxy = proxy::Proxy::start(config.clone(), options)?;
     let _ = paths;
     let load = wrk(6, "http://127.0.0.1:19100/r/7", &[]).stdout(Stdio::piped()).spawn()?;
