@@ -235,7 +235,12 @@ pub fn with_route(mut config: Config, change: impl FnOnce(&mut Route)) -> Config
 }
 
 pub fn start(config: Config) -> (Proxy, SocketAddr) {
-    let options = Options { workers: 1, admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))), seed: 1 };
+    let options = Options {
+        workers: 1,
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        seed: 1,
+        ..Options::default()
+    };
     let proxy = Proxy::start(config, options).expect("it starts");
     let address = proxy.address("edge").expect("it listens");
     (proxy, address)
