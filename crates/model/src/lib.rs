@@ -15,6 +15,7 @@ pub mod import;
 pub mod layout;
 pub mod lint;
 pub mod load;
+pub mod network;
 pub mod place;
 mod policy_in_force;
 pub mod policy_words;
