@@ -4,9 +4,9 @@
 use super::Record;
 use super::write::{numbers, segment};
 use regex::Regex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Which lines are wanted. All conditions hold together.
@@ -71,17 +71,46 @@ pub fn read(folder: &Path, query: &Query) -> io::Result<impl Iterator<Item = Rec
     }))
 }
 
-/// A service's last lines, newest first. A service nobody heard of has said nothing.
+/// Of the end of a file, at first. Ordinary lines are a hundred bytes long, so this holds what a page shows.
+const NEWEST_BYTES: u64 = 64 << 10;
+/// Of the end of a file, at most: a page asks every second, and shall not read a flood each time.
+const NEWEST_BYTES_MAX: u64 = 1 << 20;
+
+/// A service's last lines, newest first, as far as they lie near the end. A service nobody heard of has said nothing.
+/// It costs the same however much was said before.
 pub fn newest(folder: &Path, service: &str, max: usize) -> Vec<Record> {
-    let query = Query { services: vec![service.to_owned()], ..Query::default() };
-    let mut kept = VecDeque::with_capacity(max);
-    for record in read(folder, &query).into_iter().flatten() {
-        if kept.len() == max {
-            kept.pop_front();
+    let here = folder.join(service);
+    let mut found = Vec::new();
+    for number in numbers(&here).into_iter().rev() {
+        // A file that cannot be read, or was thrown away since we looked, is simply the past.
+        let Ok(mut file) = File::open(segment(&here, number)) else { continue };
+        let mut lines = Vec::new();
+        for bytes in [NEWEST_BYTES, NEWEST_BYTES_MAX] {
+            let Ok((read, whole)) = end_of(&mut file, bytes) else { break };
+            lines = read;
+            if whole || found.len() + lines.len() > max {
+                break;
+            }
         }
-        kept.push_back(record);
+        let records = lines.iter().rev().filter_map(|line| Record::decode(service, line));
+        found.extend(records.take(max - found.len()));
+        if found.len() >= max {
+            break;
+        }
     }
-    kept.into_iter().rev().collect()
+    found
+}
+
+/// The whole lines in the last `bytes` of a file, and whether that is all of it.
+fn end_of(file: &mut File, bytes: u64) -> io::Result<(Vec<String>, bool)> {
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(bytes);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    let text = String::from_utf8_lossy(&end);
+    let lines = text.lines().skip(usize::from(from > 0)).map(str::to_owned).collect();
+    Ok((lines, from == 0))
 }
 
 fn services(folder: &Path) -> io::Result<Vec<String>> {
@@ -282,6 +311,38 @@ mod tests {
         let kept = texts(folder.path(), &Query::default());
         assert!(kept.contains(&"cart#0 four".to_owned()), "a flood pushes out only its own past: {kept:?}");
         assert_eq!(kept.last().map(String::as_str), Some("web#0 line 49"));
+    }
+
+    #[test]
+    fn the_newest_lines_are_read_from_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits = Limits { segment_bytes: 2 << 20, segments: 3, last_lines: 2 };
+        let mut writer = Writer::open(folder.path(), limits).expect("a folder");
+        #[track_caller]
+        fn check(folder: &Path, max: usize, expected: impl Iterator<Item = u64>) {
+            let found: Vec<String> = newest(folder, "web", max).into_iter().map(|it| it.text).collect();
+            let expected: Vec<String> = expected.map(|n| format!("line {n}")).collect();
+            assert_eq!(found, expected);
+        }
+        let mut say = |from: u64, to: u64| {
+            for n in from..to {
+                writer.write(n, "web", 0, Stream::Out, &format!("line {n}"));
+            }
+            writer.flush();
+        };
+        check(folder.path(), 10, 0..0);
+        say(0, 3);
+        check(folder.path(), 10, (0..3).rev());
+        check(folder.path(), 2, (1..3).rev());
+        // More than the first reading holds, then more than one file.
+        say(3, 10_000);
+        check(folder.path(), 9_000, (1_000..10_000).rev());
+        say(10_000, 200_000);
+        check(folder.path(), 100, (199_900..200_000).rev());
+        assert!(numbers(&folder.path().join("web")).len() > 1);
+        let many = newest(folder.path(), "web", usize::MAX);
+        assert!(many.len() < 120_000, "only what lies near the ends: {}", many.len());
+        assert_eq!(newest(folder.path(), "nobody", 10), []);
     }
 
     #[test]
