@@ -36,7 +36,7 @@ pub struct Address {
     pub note: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
     pub kind: String,
@@ -48,7 +48,7 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {
     /// `web#0`
     pub name: String,
@@ -65,9 +65,16 @@ pub struct InstanceStatus {
     pub restarts: u32,
     /// Since this life began.
     pub age_ms: u64,
-    /// Of its process; a synthetic one shares isobar's.
+    /// Of its process and everything below it.
     pub cpu_ms: Option<u64>,
+    /// Of one core, over the last seconds: 1.5 is one and a half cores.
+    #[serde(default)]
+    pub cpu_cores: Option<f64>,
     pub memory_bytes: Option<u64>,
+    /// Set for a synthetic instance, which has no process of its own: so many share isobar's, and the three numbers
+    /// above are an equal share of it.
+    #[serde(default)]
+    pub shared_by: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -22,4 +22,5 @@ pub mod run;
 pub mod state;
 pub mod supervisor;
 pub mod synthetic;
+pub mod usage;
 pub mod words;

@@ -297,19 +297,6 @@ pub fn kill_descendants() {
     }
 }
 
-/// CPU time in nanoseconds and resident bytes of a process, as the kernel tells.
-pub fn usage(pid: u32) -> Option<(u64, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    let pages = fields.get(21)?.parse::<u64>().ok()?;
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Some((
-        ticks.saturating_mul(1_000_000_000 / per_second),
-        pages.saturating_mul(rustix::param::page_size() as u64),
-    ))
-}
-
 /// Is this one of our own words, and not a person's?
 pub fn is_trampoline(first: Option<&OsStr>) -> bool {
     first.is_some_and(|it| it.as_bytes() == TRAMPOLINE.as_bytes())
@@ -402,11 +389,5 @@ mod tests {
         check("no-such-program", "no program is called `no-such-program`");
         check("./absent", "does not exist");
         check("./plain", "chmod +x");
-    }
-
-    #[test]
-    fn our_own_usage_is_known() {
-        let (_, resident) = usage(std::process::id()).expect("we run");
-        assert!(resident > 100_000, "{resident}");
     }
 }

@@ -100,7 +100,9 @@ fn instance(name: &str, state: &str, place: &str, version: &str) -> InstanceStat
         restarts: 0,
         age_ms: 0,
         cpu_ms: None,
+        cpu_cores: None,
         memory_bytes: None,
+        shared_by: None,
     }
 }
 

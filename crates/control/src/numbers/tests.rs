@@ -35,7 +35,9 @@ fn status() -> Status {
         restarts: 0,
         age_ms: 0,
         cpu_ms: None,
+        cpu_cores: None,
         memory_bytes: None,
+        shared_by: None,
     };
     let web = ServiceStatus {
         name: "web".to_owned(),

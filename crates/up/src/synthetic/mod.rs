@@ -29,6 +29,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// The name of the thread that plays them all.
+pub const SYNTHETIC_THREAD: &str = "synthetic";
 /// Orders on their way to the thread. Orders are rare; this many at once means that it hangs.
 const ORDERS_MAX: usize = 4_096;
 
@@ -71,17 +73,19 @@ impl Host {
     pub fn start(seed: u64, tell: impl Fn(Key, Told) + Send + 'static) -> std::io::Result<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
-        std::thread::Builder::new().name("synthetic".to_owned()).spawn(move || match local_runtime() {
-            Ok(runtime) => runtime.block_on(async {
-                match Timer::new() {
-                    Ok(timer) => {
-                        let _ = ready.send(Ok(()));
-                        play(inbox, timer, seed, Rc::new(tell)).await;
+        std::thread::Builder::new().name(SYNTHETIC_THREAD.to_owned()).spawn(move || {
+            match local_runtime() {
+                Ok(runtime) => runtime.block_on(async {
+                    match Timer::new() {
+                        Ok(timer) => {
+                            let _ = ready.send(Ok(()));
+                            play(inbox, timer, seed, Rc::new(tell)).await;
+                        }
+                        Err(error) => drop(ready.send(Err(error))),
                     }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-            }),
-            Err(error) => drop(ready.send(Err(error))),
+                }),
+                Err(error) => drop(ready.send(Err(error))),
+            }
         })?;
         started
             .recv()
