@@ -21,12 +21,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     if args.json {
         output::print(&format!("{}\n", serde_json::to_string(&status)?))?;
     } else {
-        output::print(&table(&status))?;
+        let registered = client::ask(&found, "GET", "/v1/instances", None)?;
+        let registered: serde_json::Value = serde_json::from_str(&registered)?;
+        output::print(&table(&status, registered["instances"].as_array().map_or(&[], Vec::as_slice)))?;
     }
     Ok(exit::OK)
 }
 
-fn table(status: &Status) -> String {
+fn table(status: &Status, registered: &[serde_json::Value]) -> String {
     let mut rows = vec![
         ["INSTANCE", "STATE", "PORT", "VERSION", "PLACE", "CPU", "MEMORY", "RESTARTS", "AGE", "WHY"]
             .map(str::to_owned)
@@ -47,7 +49,26 @@ fn table(status: &Status) -> String {
             rows.push(row);
         }
     }
+    for it in registered {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+        let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        let said = &it["instance"];
+        let port = text(&said["address"]).rsplit_once(':').map_or_else(String::new, |it| it.1.to_owned());
+        let place = [text(&said["region"]), text(&said["zone"])].join("/").trim_matches('/').to_owned();
+        let lease = if it["in_discovery"] == true { "" } else { ", which no longer checks in" };
+        let mut row = vec![format!("{}/{}", text(&it["service"]), text(&it["id"])), text(&it["health"])];
+        row.extend([port, text(&said["version"]), place].map(or_dash));
+        row.extend(["-", "-", "-", "-"].map(str::to_owned));
+        row.push(format!("registered from elsewhere{lease}"));
+        rows.push(row);
+    }
     let mut text = columns(&rows);
+    let shared = status.services.iter().flat_map(|it| &it.instances).find_map(|it| it.shared_by);
+    if let Some(shared) = shared {
+        text.push_str(&format!(
+            "~ an equal share of isobar's own process, which plays {shared} synthetic instances\n"
+        ));
+    }
     for address in &status.addresses {
         text.push_str(&format!("{:<8} {:<12} {}\n", address.kind, address.name, address.url));
     }
@@ -58,6 +79,7 @@ fn table(status: &Status) -> String {
 }
 
 fn row(it: &InstanceStatus, why: String) -> Vec<String> {
+    let about = if it.shared_by.is_some() { "~" } else { "" };
     let or_dash = |text: Option<String>| text.filter(|it| !it.is_empty()).unwrap_or_else(|| "-".to_owned());
     vec![
         it.name.clone(),
@@ -65,8 +87,8 @@ fn row(it: &InstanceStatus, why: String) -> Vec<String> {
         or_dash(it.port.map(|port| port.to_string())),
         or_dash(Some(it.version.clone())),
         or_dash(Some(it.place.clone())),
-        or_dash(it.cpu_ms.map(|ms| format!("{:.1}s", ms as f64 / 1e3))),
-        or_dash(it.memory_bytes.map(|bytes| format!("{:.0}M", bytes as f64 / 1048576.0))),
+        or_dash(it.cpu_cores.map(|cores| format!("{about}{:.1}%", cores * 100.0))),
+        or_dash(it.memory_bytes.map(|bytes| format!("{about}{:.1}M", bytes as f64 / 1_048_576.0))),
         it.restarts.to_string(),
         age(it.age_ms),
         why,

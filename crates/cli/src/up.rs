@@ -3,6 +3,10 @@
 //! Two processes. The outer one is what the terminal sees: it passes signals on and does nothing else, so that it is
 //! still there when the inner one, which does everything, is killed; then it ends whatever the inner one left. The
 //! inner one asks the kernel to be told when the outer one ends. So either may be killed, and nothing is left.
+//!
+//! And a third one, which sleeps: it holds the reading end of a pipe whose writing ends only the other two have. When
+//! both are gone, however they went, it reads the end, ends what carries the run's mark, and goes. What services
+//! started themselves does not die with us as they do, and would otherwise stay until the next start heals the folder.
 
 use crate::output::{self, Terminal};
 use crate::{client, exit, input};
@@ -17,10 +21,12 @@ use up::process;
 use up::run::{Options, Say};
 use up::state::{self, Folder};
 
-/// First argument of the inner process. Its second is the outer one's pid; the rest are those of `up`.
+/// First argument of the inner process. Its second is the outer one's pid, its third the run's id; the rest are those of `up`.
 const INNER: &str = "__inner";
-/// First argument of the outer process of `up -d`.
+/// First argument of the outer process of `up -d`. Its second is the name of the run.
 const KEEPER: &str = "__keeper";
+/// First argument of the third process. Its second is the mark of the run.
+const MOURNER: &str = "__mourner";
 
 /// Run the whole system on this machine
 #[derive(Clone, Debug, clap::Args)]
@@ -31,6 +37,7 @@ For example:
   isobar up                             the isobar.yaml of this folder
   isobar up examples/shop -d            in the background; `isobar down` ends it
   isobar up --without cart              all but one service
+  isobar up --places                    zones and regions as far apart as they are
   isobar up --name second               a second copy beside the first")]
 pub(crate) struct Args {
     /// A file, or a folder that holds isobar.yaml
@@ -52,6 +59,10 @@ pub(crate) struct Args {
     /// Start the file's traffic as well
     #[arg(long)]
     load: bool,
+
+    /// Let places be felt: calls between zones and regions take as long as the file's network says
+    #[arg(long)]
+    places: bool,
 
     /// Do not watch the file and the sources
     #[arg(long)]
@@ -75,6 +86,7 @@ pub(crate) fn inner_word() -> Option<ExitCode> {
     let result = match first.to_str()? {
         INNER => inner(&rest),
         KEEPER => keeper(&rest),
+        MOURNER => mourner(&rest),
         _ => return None,
     };
     Some(match result {
@@ -109,7 +121,7 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     if args.detach {
         return detach(args, &name);
     }
-    keep(&own_arguments())
+    keep(&name, &own_arguments())
 }
 
 fn name_of(args: &Args, system: &str) -> anyhow::Result<String> {
@@ -130,9 +142,20 @@ fn own_arguments() -> Vec<OsString> {
 }
 
 /// The outer process: starts the inner one, passes signals on, and cleans up after it.
-fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
+fn keep(name: &str, arguments: &[OsString]) -> anyhow::Result<u8> {
     process::adopt_orphans().context("cannot become the parent of orphans")?;
     let own = std::env::current_exe().context("cannot find our own binary")?;
+    let run_id = format!("{:x}-{:x}", up::run::unix_millis(), std::process::id());
+    let (last_words, alive) = std::io::pipe().context("cannot make a pipe")?;
+    let mark = format!("{}/{run_id}/", Folder::new(&state::root(), name).mark());
+    // Ended with all our other children when we end as we should.
+    Command::new(&own)
+        .args([MOURNER, &mark])
+        .stdin(last_words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the process that cleans up after us")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
@@ -143,9 +166,11 @@ fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
         let mut inner = tokio::process::Command::new(own)
             .arg(INNER)
             .arg(std::process::id().to_string())
+            .arg(&run_id)
             .args(arguments)
             .process_group(0)
-            .stdin(Stdio::null())
+            // Never written to: it ends when the inner process does.
+            .stdin(alive.try_clone().context("cannot share a pipe")?)
             .spawn()
             .context("cannot start the inner process")?;
         let pid = inner.id().and_then(|it| rustix::process::Pid::from_raw(it as i32));
@@ -179,13 +204,38 @@ fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
 fn keeper(arguments: &[OsString]) -> anyhow::Result<u8> {
     // A session of its own: closing the terminal does not end it.
     rustix::process::setsid().context("cannot leave the terminal")?;
-    keep(arguments)
+    let (name, rest) =
+        arguments.split_first().context("this word is isobar's own; it is not meant to be typed")?;
+    keep(name.to_str().context("the first argument is a name")?, rest)
+}
+
+/// The third process: waits for the end of the other two, and ends what they could not.
+fn mourner(arguments: &[OsString]) -> anyhow::Result<u8> {
+    use std::io::{ErrorKind, Read};
+    let mark = arguments
+        .first()
+        .and_then(|it| it.to_str())
+        .filter(|it| it.ends_with('/'))
+        .context("this word is isobar's own; it is not meant to be typed")?;
+    // A session of its own: what ends the others at a terminal must not end this one.
+    let _ = rustix::process::setsid();
+    let mut nothing = [0];
+    loop {
+        match std::io::stdin().read(&mut nothing) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    process::kill_marked(mark, &[]);
+    Ok(exit::OK)
 }
 
 fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
     use clap::Parser;
-    let (parent, rest) =
-        arguments.split_first().context("this word is isobar's own; it is not meant to be typed")?;
+    let [parent, run_id, rest @ ..] = arguments else {
+        anyhow::bail!("this word is isobar's own; it is not meant to be typed")
+    };
     let parent: i32 =
         parent.to_str().and_then(|it| it.parse().ok()).context("the first argument is a pid")?;
     process::die_with_parent(parent, Signal::TERM)?;
@@ -204,6 +254,8 @@ fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
         seed: args.seed,
         watch: !args.no_watch,
         load: args.load,
+        places: args.places,
+        run_id: run_id.to_str().context("the second argument is the run's id")?.to_owned(),
         page,
         today: crate::check::today,
         file: args.file,
@@ -255,6 +307,7 @@ fn detach(args: &Args, name: &str) -> anyhow::Result<u8> {
         std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg(KEEPER)
+        .arg(name)
         .args(own_arguments().into_iter().filter(|it| it != "-d" && it != "--detach"))
         .stdin(Stdio::null())
         .stdout(output_file.try_clone()?)

@@ -78,6 +78,8 @@ pub enum Refused {
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: BTreeMap<InstanceId, Entry>,
+    /// Services whose instances are actively checked: one that comes in is not known to be well.
+    checked: BTreeSet<String>,
     /// By the end of their lease, so that expiry costs what expires and not what there is.
     by_expiry: BTreeSet<(Nanos, InstanceId)>,
     /// Grows when the set of usable instances changes: the compiler runs again then.
@@ -124,7 +126,8 @@ impl Registry {
             self.refused += 1;
             return Err(Refused::Full);
         }
-        let mut entry = Entry { said, expires, check: Check::NotConfigured, health: Health::Gone };
+        let check = if self.checked.contains(&id.service) { Check::Pending } else { Check::NotConfigured };
+        let mut entry = Entry { said, expires, check, health: Health::Gone };
         entry.health = Self::health_of(&entry, now);
         self.by_expiry.insert((expires, id.clone()));
         self.entries.insert(id, entry);
@@ -138,6 +141,26 @@ impl Registry {
         self.by_expiry.remove(&(entry.expires, id.clone()));
         self.revision += 1;
         true
+    }
+
+    /// Whose instances are checked from now on.
+    pub fn set_checked(&mut self, now: Nanos, services: BTreeSet<String>) {
+        self.checked = services;
+        let ids: Vec<InstanceId> = self.entries.keys().cloned().collect();
+        for id in ids {
+            let checked = self.checked.contains(&id.service);
+            let Some(entry) = self.entries.get(&id) else { continue };
+            match (checked, entry.check) {
+                (true, Check::NotConfigured) => self.set_check(now, &id, Check::Pending),
+                (false, Check::Pending | Check::Passing | Check::Failing) => {
+                    self.set_check(now, &id, Check::NotConfigured);
+                }
+                // Its last answer stands until the next one: nobody who works shall go because a file was saved.
+                _ => {}
+            }
+        }
+        // Whoever asks them begins anew, so everybody is looked at again.
+        self.revision += 1;
     }
 
     /// What the active check of an instance says now.
@@ -267,6 +290,50 @@ mod tests {
         check("0s in; 1s fail; 2s pass; 3s fail; 10s tick", "ok bad ok bad gone");
         check("0s in; 1s pass; 20s tick; 21s in; 22s fail", "ok ok ok ok bad");
         check("0s in; 1s drain; 2s in", "ok draining ok");
+    }
+
+    #[test]
+    fn an_instance_that_is_to_be_checked_gets_nothing_before_it_answered() {
+        let mut registry = Registry::default();
+        let lease = Nanos::from_secs(10);
+        let health = |registry: &Registry| registry.instances(Nanos(1)).next().map(|it| it.health);
+        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        assert_eq!(health(&registry), Some(Health::Healthy), "nobody checks it");
+        registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned()]));
+        assert_eq!(health(&registry), Some(Health::Unhealthy), "not known to be well");
+        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        assert_eq!(health(&registry), Some(Health::Unhealthy), "saying so is not enough");
+        registry.set_check(Nanos(0), &id("a"), Check::Passing);
+        registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned(), "cart".to_owned()]));
+        assert_eq!(health(&registry), Some(Health::Healthy), "a saved file sends nobody away");
+        registry.set_checked(Nanos(0), BTreeSet::new());
+        assert_eq!(health(&registry), Some(Health::Healthy));
+    }
+
+    /// All forget us at once (control was away for longer than any lease): whoever answers its checks stays, and is
+    /// simply there again when it checks in.
+    #[test]
+    fn a_loss_of_control_loses_nobody_who_answers() {
+        let mut registry = Registry::default();
+        registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned()]));
+        for n in 0..50 {
+            let id = id(&n.to_string());
+            registry.check_in(Nanos(0), id.clone(), said(n), Nanos::from_secs(5)).expect("there is room");
+            registry.set_check(Nanos(0), &id, Check::Passing);
+        }
+        let revision = registry.revision();
+        let later = Nanos::from_secs(600);
+        registry.expire(later);
+        assert_eq!(registry.revision(), revision, "the snapshot need not even be compiled again");
+        assert!(registry.instances(later).all(|it| it.health == Health::Healthy && !it.in_discovery));
+        registry.set_check(later, &id("7"), Check::Failing);
+        assert_eq!(registry.len(), 49, "forgotten and silent is gone");
+        for n in 0..50 {
+            registry
+                .check_in(later, id(&n.to_string()), said(n), Nanos::from_secs(5))
+                .expect("there is room");
+        }
+        assert_eq!(registry.instances(later).filter(|it| it.in_discovery).count(), 50);
     }
 
     #[test]

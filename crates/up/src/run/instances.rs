@@ -9,6 +9,7 @@ use crate::process::{Launch, MARK, Output, launch};
 use crate::supervisor::{Event, Exit, Key};
 use crate::synthetic::{Behaviour, Identity, Start};
 use crate::words;
+use control::status::Address;
 use model::system::{Check, Run, Service};
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -40,8 +41,8 @@ pub(super) struct Live {
     pub(super) seat: Seat,
     pub(super) body: Body,
     pub(super) since: Nanos,
-    /// Processor nanoseconds and resident bytes, as seen last.
-    pub(super) usage: Option<(u64, u64)>,
+    /// What it costs, as seen last.
+    pub(super) usage: Option<super::report::Measured>,
     check: Option<AbortHandle>,
 }
 
@@ -209,17 +210,8 @@ impl Runner {
             seat.version, seat.region, seat.zone
         );
         environment.set("OTEL_RESOURCE_ATTRIBUTES", attributes);
-        for address in &self.addresses {
-            match address.kind.as_str() {
-                "otlp" => {
-                    environment.set("OTEL_EXPORTER_OTLP_ENDPOINT", &address.url);
-                    environment.set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-                }
-                "zipkin" => {
-                    environment.set("OTEL_EXPORTER_ZIPKIN_ENDPOINT", format!("{}/api/v2/spans", address.url))
-                }
-                _ => {}
-            }
+        for (name, value) in observers(&self.addresses) {
+            environment.set(name, value);
         }
         for file in &run.env_files {
             environment.add_file(&self.folder_of_file().join(file)).map_err(|error| error.to_string())?;
@@ -362,7 +354,7 @@ impl Runner {
         };
         let seat = plan::seat(&system, service, 0);
         let started = self.environment(service, run, 0, None, &seat).and_then(|mut environment| {
-            environment.set(MARK, format!("{}/{}/build/", self.folder.mark(), self.run_id));
+            environment.set(MARK, format!("{}/{}/build/", self.folder.mark(), self.options.run_id));
             // A build line is often a little script; what a shell can do costs nothing here.
             let run = Run { shell: true, ..run.clone() };
             let it = self.launch_of(&run, command, environment)?;
@@ -386,5 +378,62 @@ impl Runner {
                 });
             }
         }
+    }
+}
+
+/// Where spans and measurements go, in the words that OpenTelemetry's and Zipkin's libraries look for.
+fn observers(addresses: &[Address]) -> Vec<(&'static str, String)> {
+    let mut variables = Vec::new();
+    for address in addresses {
+        let url = address.url.trim_end_matches('/');
+        match address.kind.as_str() {
+            "otlp" => {
+                variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT", url.to_owned()));
+                variables.push(("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()));
+            }
+            "zipkin" => {
+                // Some print the whole path in their address, some only the host: both are given what they expect.
+                let base = url.trim_end_matches("/api/v2/spans").trim_end_matches("/zipkin");
+                let spans = format!("{base}/api/v2/spans");
+                variables.push(("OTEL_EXPORTER_ZIPKIN_ENDPOINT", spans.clone()));
+                variables.push(("ZIPKIN_ENDPOINT", spans.clone()));
+                variables.push(("ZIPKIN_BASE_URL", base.to_owned()));
+                variables.push(("MANAGEMENT_ZIPKIN_TRACING_ENDPOINT", spans));
+            }
+            _ => {}
+        }
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn observers_are_named_as_libraries_expect() {
+        let address = |kind: &str, url: &str| Address {
+            kind: kind.to_owned(),
+            name: kind.to_owned(),
+            url: url.to_owned(),
+            note: None,
+        };
+        let found = observers(&[
+            address("gateway", "http://127.0.0.1:1"),
+            address("otlp", "http://127.0.0.1:4318/"),
+            address("zipkin", "http://127.0.0.1:9411/zipkin/"),
+        ]);
+        let words: Vec<String> = found.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            words,
+            [
+                "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318",
+                "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+                "OTEL_EXPORTER_ZIPKIN_ENDPOINT=http://127.0.0.1:9411/api/v2/spans",
+                "ZIPKIN_ENDPOINT=http://127.0.0.1:9411/api/v2/spans",
+                "ZIPKIN_BASE_URL=http://127.0.0.1:9411",
+                "MANAGEMENT_ZIPKIN_TRACING_ENDPOINT=http://127.0.0.1:9411/api/v2/spans",
+            ]
+        );
     }
 }

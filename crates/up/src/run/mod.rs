@@ -4,6 +4,7 @@
 //! isobar does (a service dies with the *thread* that started it). What the loop waits for comes in through one inbox:
 //! ends of processes, answers of checks, words of synthetic instances, wishes over the API, signals, time.
 
+mod elsewhere;
 mod instances;
 mod plane;
 mod reload;
@@ -25,11 +26,11 @@ use crate::process::{adopt_orphans, kill_marked, reap_orphans};
 use crate::state::{Folder, Held};
 use crate::supervisor::{Action, Event, Key, Supervisor};
 use crate::synthetic::{Host, Told};
-use control::api::{Request, lock};
+use control::api::Request;
 use control::compile::{Compiler, Door};
 use control::history::{Change, History};
 use control::map::Map;
-use control::registry::Registry;
+use control::registry::{InstanceId, Registry};
 use control::status::{Address, Status};
 use control::watch::{Clocks, Watched};
 use control::web;
@@ -37,6 +38,7 @@ use instances::{Body, Live};
 use model::system::{ServiceId, System};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -49,8 +51,14 @@ use units::Nanos;
 const INBOX_MAX: usize = 65_536;
 /// Wishes over the API waiting for the loop.
 const WISHES_MAX: usize = 256;
-/// How often processor time and memory are looked at, files are compared and leases end.
+/// How often leases end, doors are looked after and what is true is published anyway.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// Turns of housekeeping between two looks at processor time and memory.
+const TURNS_PER_USAGE: u32 = 4;
+/// How often the system's own files are compared: an edit shall be in force before the eye is back on the terminal.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks at the file between two looks at the sources of services, which are many more files.
+const LOOKS_PER_SOURCES: u32 = 5;
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -66,6 +74,10 @@ pub struct Options {
     pub watch: bool,
     /// Start the file's traffic at once.
     pub load: bool,
+    /// Instances are made to be as far from each other as their places are.
+    pub places: bool,
+    /// Tells this run's processes from those of a run before it.
+    pub run_id: String,
     /// The web map's files.
     pub page: web::Page,
     /// The date, for risks that were accepted until a day.
@@ -108,14 +120,14 @@ pub(crate) enum Inner {
     Synthetic(Key, Told),
     /// A process ended; what it left behind can be looked for.
     Left(Key),
+    /// What an instance that was not started here answered to its check.
+    Elsewhere(InstanceId, SocketAddr, Result<(), String>),
 }
 
 pub(crate) struct Runner {
     options: Options,
     folder: Folder,
     _held: Held,
-    /// Tells this run's processes from those of a run before it.
-    run_id: String,
     system: Rc<System>,
     started: Instant,
     started_unix_ms: u64,
@@ -130,6 +142,8 @@ pub(crate) struct Runner {
     faults: BTreeMap<String, proxy::config::Fault>,
     traffic: traffic::TrafficDesk,
     live: HashMap<Key, Live>,
+    /// What all synthetic instances cost together.
+    synthetic_usage: Option<report::Measured>,
     admitted: BTreeSet<Key>,
     logs: Rc<RefCell<Writer>>,
     inbox: mpsc::Sender<Inner>,
@@ -138,12 +152,22 @@ pub(crate) struct Runner {
     changes: broadcast::Sender<Change>,
     registry: Arc<Mutex<Registry>>,
     registry_revision: u64,
+    /// Instances that check in over the API.
+    elsewhere: BTreeMap<InstanceId, elsewhere::Stranger>,
+    /// Somebody checked in or out.
+    greet_due: bool,
     status: latest::Sender<Arc<Status>>,
     /// The drawing of the file in force, for the watcher.
     maps: latest::Sender<Arc<Map>>,
     watched: Arc<Watched>,
     addresses: Vec<Address>,
     refused: Vec<String>,
+    /// A child ended: what forked away may have become ours to wait for.
+    orphans_due: bool,
+    /// Turns of housekeeping until costs are looked at again.
+    usage_due_in: u32,
+    /// Something happened that the published status does not say yet.
+    unpublished: bool,
     /// The snapshot must be compiled again.
     dirty: bool,
     /// When a service was first told to be ready.
@@ -189,6 +213,7 @@ struct Signals {
     interrupt: Option<tokio::signal::unix::Signal>,
     terminate: Option<tokio::signal::unix::Signal>,
     hangup: Option<tokio::signal::unix::Signal>,
+    child: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -198,6 +223,7 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt()),
             terminate: listen(SignalKind::terminate()),
             hangup: listen(SignalKind::hangup()),
+            child: listen(SignalKind::child()),
         }
     }
 }
@@ -220,7 +246,6 @@ impl Runner {
         let (inbox, inbox_end) = mpsc::channel(INBOX_MAX);
         let (wishes, wishes_end) = mpsc::channel(WISHES_MAX);
         let started_unix_ms = unix_nanos() / 1_000_000;
-        let run_id = format!("{:x}-{:x}", started_unix_ms, std::process::id());
         let host = {
             let inbox = inbox.clone();
             Host::start(options.seed, move |key, told| {
@@ -250,7 +275,6 @@ impl Runner {
         });
         let map = Map::of(&system, (options.today)(), None);
         let runner = Self {
-            run_id,
             system: Rc::new(system),
             started,
             started_unix_ms,
@@ -264,6 +288,9 @@ impl Runner {
             faults: BTreeMap::new(),
             traffic: traffic::TrafficDesk::default(),
             live: HashMap::new(),
+            synthetic_usage: None,
+            orphans_due: true,
+            usage_due_in: 1,
             admitted: BTreeSet::new(),
             logs: Rc::new(RefCell::new(logs)),
             inbox,
@@ -272,12 +299,15 @@ impl Runner {
             changes: broadcast::channel(1_024).0,
             registry: Arc::default(),
             registry_revision: 0,
+            elsewhere: BTreeMap::new(),
+            greet_due: false,
             status: latest::channel(Arc::new(Status::default())).0,
             maps: latest::channel(Arc::new(map)).0,
             watched,
             addresses: Vec::new(),
             refused: Vec::new(),
             dirty: true,
+            unpublished: true,
             ready_told: BTreeMap::new(),
             all_told: false,
             waiting_told: BTreeMap::new(),
@@ -298,6 +328,7 @@ impl Runner {
     }
 
     fn begin(&mut self) -> Result<(), RunError> {
+        self.say_who_is_checked();
         let wanted = plan::wanted(&self.system, &self.options.without);
         let now = self.now();
         self.supervisor.want(now, wanted);
@@ -311,6 +342,9 @@ impl Runner {
         let mut watcher = watch::Watcher::new(&self.system, &self.folder_of_file(), reload().1);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks: u32 = 0;
         let mut stopping = false;
         while !self.finished {
             let wake = self.supervisor.next_wake().map(|at| self.started + Duration::from_nanos(at.as_u64()));
@@ -329,15 +363,21 @@ impl Runner {
                     }
                 }
                 Some(wish) = wires.wishes.recv() => self.on_wish(wish),
-                () = wires.registry_changed.notified() => self.dirty = true,
+                // Looked at a moment later: a fleet that comes in is one change, not ten thousand.
+                () = wires.registry_changed.notified() => self.greet_due = true,
                 () = received(&mut signals.interrupt) => self.stop("interrupted", &mut stopping),
                 () = received(&mut signals.terminate) => self.stop("asked to end", &mut stopping),
                 () = received(&mut signals.hangup) => self.stop("the terminal is gone", &mut stopping),
+                () = received(&mut signals.child) => self.orphans_due = true,
                 () = sleep => {}
-                _ = housekeeping.tick() => {
-                    self.keep_house();
-                    if self.options.watch && !stopping {
-                        self.look_at_files(&mut watcher, reload);
+                _ = housekeeping.tick() => self.keep_house(),
+                _ = look.tick(), if !stopping => {
+                    if std::mem::take(&mut self.greet_due) {
+                        self.greet();
+                    }
+                    if self.options.watch {
+                        looks = looks.wrapping_add(1);
+                        self.look_at_files(&mut watcher, reload, looks.is_multiple_of(LOOKS_PER_SOURCES));
                     }
                 }
             }
@@ -370,6 +410,7 @@ impl Runner {
                 self.supervisor.on(now, event);
             }
             Inner::Synthetic(key, told) => self.on_told(key, told),
+            Inner::Elsewhere(id, address, answer) => self.on_answer_from_elsewhere(&id, address, answer),
             Inner::Left(key) => {
                 let known = self.known_pids();
                 let strays = kill_marked(&self.mark_of(key), &known);
@@ -401,6 +442,7 @@ impl Runner {
     /// Carries out what the supervisor decided until it has nothing more to say.
     fn pump(&mut self) {
         while let Some(action) = self.supervisor.next_action() {
+            self.unpublished = true;
             match action {
                 Action::Start { key, service, index } => self.start(key, &service, index),
                 Action::Build(service) => self.build(&service),
@@ -424,7 +466,10 @@ impl Runner {
             self.apply_and_say();
         }
         self.logs.borrow_mut().flush();
-        self.publish();
+        // A good answer of a check changes nothing that anybody sees, and there are hundreds of them a second.
+        if std::mem::take(&mut self.unpublished) {
+            self.publish();
+        }
     }
 
     fn folder_of_file(&self) -> PathBuf {
@@ -439,27 +484,21 @@ impl Runner {
     }
 
     fn keep_house(&mut self) {
-        reap_orphans(&self.known_pids());
+        self.unpublished = true;
+        if std::mem::take(&mut self.orphans_due) {
+            reap_orphans(&self.known_pids());
+        }
         if !self.supervisor.is_settled() {
             self.tell_waiting();
         }
-        let now = self.now();
-        let revision = {
-            let mut registry = lock(&self.registry);
-            registry.expire(now);
-            registry.revision()
-        };
-        if revision != self.registry_revision {
-            self.registry_revision = revision;
-            self.dirty = true;
-        }
+        self.greet();
         if let Err(error) = self.open_doors() {
             (self.say)(Say::Problem(error.to_string()));
         }
-        for live in self.live.values_mut() {
-            if let Body::Process { pid, .. } = live.body {
-                live.usage = crate::process::usage(pid);
-            }
+        self.usage_due_in -= 1;
+        if self.usage_due_in == 0 {
+            self.usage_due_in = TURNS_PER_USAGE;
+            self.measure();
         }
         if let Some((lost, why)) = self.logs.borrow_mut().take_problem() {
             (self.say)(Say::Problem(format!("{lost} lines of logs are lost: {why}")));
@@ -480,7 +519,7 @@ impl Runner {
 
     /// Ends with a slash, so that instance 1 is not mistaken for instance 12.
     fn mark_of(&self, key: Key) -> String {
-        format!("{}/{}/{}/", self.folder.mark(), self.run_id, key.0)
+        format!("{}/{}/{}/", self.folder.mark(), self.options.run_id, key.0)
     }
 
     fn find(&self, name: &str) -> Option<ServiceId> {
@@ -488,7 +527,7 @@ impl Runner {
     }
 
     fn end(mut self) {
-        kill_marked(&format!("{}/{}/", self.folder.mark(), self.run_id), &[]);
+        kill_marked(&format!("{}/{}/", self.folder.mark(), self.options.run_id), &[]);
         self.logs.borrow_mut().flush();
         self.plane.stop();
         self.folder.withdraw();
@@ -521,6 +560,11 @@ fn plain(error: &std::io::Error) -> String {
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// Milliseconds since 1970: what a run is named by.
+pub fn unix_millis() -> u64 {
+    unix_nanos() / 1_000_000
 }
 
 /// The edge's clock: what people are told.

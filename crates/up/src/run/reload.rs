@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 impl Runner {
-    pub(super) fn look_at_files(&mut self, watcher: &mut watch::Watcher, reload: &Reload) {
-        let seen = watcher.look();
+    pub(super) fn look_at_files(&mut self, watcher: &mut watch::Watcher, reload: &Reload, sources: bool) {
+        let seen = watcher.look(sources);
         if seen.file {
             let (loaded, files) = reload();
             match loaded {
@@ -61,6 +61,7 @@ impl Runner {
         if let Err(error) = self.open_gateways() {
             (self.say)(Say::Problem(error.to_string()));
         }
+        self.say_who_is_checked();
         let now = self.now();
         self.supervisor.want(now, after);
         if let Err(error) = self.open_doors() {

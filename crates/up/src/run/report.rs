@@ -4,6 +4,8 @@ use super::instances::Body;
 use super::{Runner, Say, slot, unix_nanos};
 use crate::plan;
 use crate::supervisor::Phase;
+use crate::synthetic::SYNTHETIC_THREAD;
+use crate::usage::{self, Usage};
 use control::status::{InstanceStatus, ServiceStatus, Status};
 use std::sync::Arc;
 use units::Nanos;
@@ -85,7 +87,14 @@ impl Runner {
             }
             _ => String::new(),
         };
-        let usage = live.and_then(|it| it.usage);
+        let (usage, shared_by) = match live.map(|it| &it.body) {
+            Some(Body::Process { .. }) => (live.and_then(|it| it.usage), None),
+            Some(Body::Synthetic) => (self.synthetic_usage, Some(self.synthetic_count())),
+            None => (None, None),
+        };
+        // An instance that shares is told its share, and by how many it was divided.
+        let share = f64::from(shared_by.unwrap_or(1).max(1));
+        let part = |whole: u64| (whole as f64 / share) as u64;
         InstanceStatus {
             name: slot(&service.name.value, it.index),
             index: it.index,
@@ -100,8 +109,55 @@ impl Runner {
             place: seat.place(),
             restarts: it.restarts,
             age_ms: live.map_or(0, |it| now.saturating_sub(it.since).as_u64() / 1_000_000),
-            cpu_ms: usage.map(|(nanos, _)| nanos / 1_000_000),
-            memory_bytes: usage.map(|(_, bytes)| bytes),
+            cpu_ms: usage.map(|it| part(it.now.cpu_nanos / 1_000_000)),
+            cpu_cores: usage.and_then(|it| it.cores).map(|it| it / share),
+            memory_bytes: usage.map(|it| part(it.now.memory_bytes)),
+            shared_by: usage.and(shared_by),
         }
+    }
+
+    fn synthetic_count(&self) -> u32 {
+        self.live.values().filter(|it| matches!(it.body, Body::Synthetic)).count() as u32
+    }
+
+    /// Looks at what everybody costs. A walk over the process table, so not at every turn; without processes of ours
+    /// there is nothing to walk for.
+    pub(super) fn measure(&mut self) {
+        let at = self.now();
+        let leaders: Vec<u32> = self
+            .live
+            .values()
+            .filter_map(|it| match it.body {
+                Body::Process { pid, .. } => Some(pid),
+                Body::Synthetic => None,
+            })
+            .collect();
+        let trees = usage::of_trees(&leaders);
+        for live in self.live.values_mut() {
+            if let Body::Process { pid, .. } = live.body {
+                live.usage = trees.get(&pid).map(|now| Measured::after(live.usage, at, *now));
+            }
+        }
+        let own = if self.synthetic_count() > 0 { usage::of_own_thread(SYNTHETIC_THREAD) } else { None };
+        self.synthetic_usage = own.map(|now| Measured::after(self.synthetic_usage, at, now));
+    }
+}
+
+/// What something costs, and how fast it costs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    at: Nanos,
+    now: Usage,
+    /// Processor time over time since it was measured before; `None` the first time.
+    cores: Option<f64>,
+}
+
+impl Measured {
+    fn after(before: Option<Self>, at: Nanos, now: Usage) -> Self {
+        let since =
+            before.map(|it| (at.saturating_sub(it.at), now.cpu_nanos.saturating_sub(it.now.cpu_nanos)));
+        let cores =
+            since.filter(|(time, _)| !time.is_zero()).map(|(time, cpu)| cpu as f64 / time.as_u64() as f64);
+        Self { at, now, cores }
     }
 }

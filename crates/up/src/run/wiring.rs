@@ -7,10 +7,14 @@ use super::{RunError, Runner, Say, plain, slot};
 use crate::plan::{self, Seat};
 use crate::ports;
 use control::api::lock;
-use control::compile::{Door, Instance, Topology};
+use control::compile::{Area, Door, Instance, Link, Topology};
+use control::registry::Registered;
 use control::status::Address;
-use std::collections::BTreeMap;
+use model::network::{Spot, line};
+use model::system::System;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use units::{Nanos, Percent};
 
 /// Where a gateway listens, and why not where the file says.
 #[derive(Debug)]
@@ -105,12 +109,11 @@ impl Runner {
     }
 
     pub(super) fn is_callable(&self, service: &str) -> bool {
-        !self.options.without.contains(service)
-            && self
-                .system
-                .services
-                .iter()
-                .any(|it| it.name.value == service && !it.run.as_ref().is_some_and(|run| run.job))
+        // What was left out has a door all the same: nobody answers behind it until somebody registers in its place.
+        self.system
+            .services
+            .iter()
+            .any(|it| it.name.value == service && !it.run.as_ref().is_some_and(|run| run.job))
     }
 
     pub(super) fn topology(&self) -> Topology {
@@ -130,24 +133,27 @@ impl Runner {
             })
             .collect();
         let now = self.now();
-        instances.extend(
-            lock(&self.registry).instances(now).filter(|it| it.health == policy::Health::Healthy).map(|it| {
-                Instance {
-                    service: it.id.service,
-                    address: it.said.address,
-                    version: it.said.version,
-                    region: it.said.region,
-                    zone: it.said.zone,
-                    weight: it.said.weight,
-                }
-            }),
-        );
+        let named: BTreeSet<&str> = self.system.services.iter().map(|it| it.name.value.as_str()).collect();
+        let usable = |it: &Registered| {
+            it.health == policy::Health::Healthy
+                && it.said.weight > 0
+                && named.contains(it.id.service.as_str())
+        };
+        let registered = |it: Registered| Instance {
+            service: it.id.service,
+            address: it.said.address,
+            version: it.said.version,
+            region: it.said.region,
+            zone: it.said.zone,
+            weight: it.said.weight,
+        };
+        instances.extend(lock(&self.registry).instances(now).filter(usable).map(registered));
         Topology {
             instances,
             doors: self.doors.values().map(|(door, _)| door.clone()).collect(),
             gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
             faults: self.faults.clone(),
-            links: Vec::new(),
+            links: if self.options.places { distances(&self.system) } else { Vec::new() },
             troubles: BTreeMap::new(),
             gateways_trust: false,
             folder: self.folder_of_file(),
@@ -169,5 +175,62 @@ impl Runner {
         if let Err(why) = self.apply() {
             (self.say)(Say::Problem(format!("the proxy keeps its last snapshot: {why}")));
         }
+    }
+}
+
+/// The loopback itself is as long as a way within a zone, and a millisecond is the finest that a proxy's timer adds.
+const DISTANCE_MIN: Nanos = Nanos::from_micros(500);
+
+/// What lies between the places of the file, as its forecast charges it.
+fn distances(system: &System) -> Vec<Link> {
+    // Of each region its zones and, for what stands in it as a whole, no zone.
+    let places: Vec<(&str, &str)> = system
+        .regions
+        .iter()
+        .flat_map(|region| {
+            let zones = region.zones.iter().map(|it| it.value.as_str()).chain([""]);
+            zones.map(|zone| (region.name.value.as_str(), zone))
+        })
+        .collect();
+    let area = |(region, zone): (&str, &str)| Area { region: region.to_owned(), zone: Some(zone.to_owned()) };
+    let spot = |(region, zone)| Spot::named(system, region, zone);
+    let mut links = Vec::new();
+    for from in &places {
+        for to in &places {
+            let line = line(system, spot(*from), spot(*to));
+            if line.rtt >= DISTANCE_MIN || line.loss > Percent::ZERO {
+                links.push(Link {
+                    from: area(*from),
+                    to: area(*to),
+                    delay: line.rtt,
+                    jitter: line.jitter,
+                    loss: line.loss,
+                    cut: false,
+                });
+            }
+        }
+    }
+    links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_as_far_apart_as_the_file_says() {
+        let text = "isobar: 1\nplaces: {eu: {zones: [a, b]}, us: {}}\nnetwork: {eu <-> us: {rtt: 80ms}}\nservices: {web: {}}\n";
+        let system = model::load::load_str(text).into_system().expect("a good file");
+        let between = |from: (&str, &str), to: (&str, &str)| {
+            let links = distances(&system);
+            let fits = |it: &&Link| it.from.holds(from.0, from.1) && it.to.holds(to.0, to.1);
+            let found: Vec<Nanos> = links.iter().filter(fits).map(|it| it.delay).collect();
+            assert!(found.len() < 2, "one way, not two: {found:?}");
+            found.first().map(ToString::to_string)
+        };
+        assert_eq!(between(("eu", "a"), ("eu", "a")), None, "the loopback is as long");
+        assert_eq!(between(("eu", "a"), ("eu", "b")).as_deref(), Some("1ms"));
+        assert_eq!(between(("eu", "b"), ("us", "a")).as_deref(), Some("80ms"));
+        assert_eq!(between(("us", "a"), ("eu", "")).as_deref(), Some("80ms"));
     }
 }

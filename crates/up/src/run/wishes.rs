@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 impl Runner {
     pub(super) fn on_wish(&mut self, wish: Request) {
         let answer = self.answer(&wish.who, wish.what);
+        self.unpublished = true;
         // Whoever asked may have given up.
         let _ = wish.reply.send(answer);
     }
