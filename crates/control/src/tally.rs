@@ -262,7 +262,9 @@ mod tests {
             restarts: 0,
             age_ms: 0,
             cpu_ms: None,
+            cpu_cores: None,
             memory_bytes: None,
+            shared_by: None,
         };
         let service = |name: &str, instances| ServiceStatus {
             name: name.to_owned(),
