@@ -34,6 +34,10 @@ impl BufferPool {
         Buffer { bytes, end: 0, pool: self.clone() }
     }
 
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Buffers in use, which is zero when nothing is going on: tests for leaks rely on it.
     pub(crate) fn lent(&self) -> usize {
         self.lent.get()
@@ -75,6 +79,13 @@ impl Buffer {
 
     pub(crate) fn has_space(&self) -> bool {
         self.end < self.bytes.len()
+    }
+
+    /// Appends as much as there is room for; callers have looked at [`Self::size`] first.
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(self.bytes.len() - self.end);
+        self.bytes[self.end..self.end + count].copy_from_slice(&bytes[..count]);
+        self.end += count;
     }
 
     #[inline]

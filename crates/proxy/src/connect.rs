@@ -80,8 +80,12 @@ pub(crate) async fn connect(
     // Making a connection is rare and its state large, so it has a place of its own.
     let connected = match plan.config.protocol {
         Protocol::Http2 => {
-            let streams = worker.plan().config.limits.streams_per_connection as usize;
-            client.timer.limit(Box::pin(pick.instance.sessions.open(streams, dial))).await
+            // A stream goes on as a stream; what came as HTTP/1 is translated on the way.
+            let direct = client.socket.stream().is_some();
+            if let Some(stream) = pick.instance.sessions.stream_now(worker).filter(|_| direct) {
+                return Ok(slot.connected(Socket::Stream(stream)));
+            }
+            client.timer.limit(Box::pin(pick.instance.sessions.open(worker, direct, dial))).await
         }
         Protocol::Http1 | Protocol::Tcp => client.timer.limit(Box::pin(dial())).await,
     };

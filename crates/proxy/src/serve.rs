@@ -5,7 +5,7 @@
 //! serving one allocates nothing and ten thousand idle connections weigh little. The runner goes back when nothing is
 //! left to do.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferPool};
 use crate::exchange::After;
 use crate::heads::Own;
 use crate::http1::{Progress, Refusal, RequestHead, ResponseHead, parse_request};
@@ -111,6 +111,7 @@ struct Runner {
 pub(crate) struct Runners {
     worker: Rc<Worker>,
     free: RefCell<Vec<Runner>>,
+    pub(crate) streams: crate::h2::Streams,
 }
 
 /// Runners kept for the next burst; more than these are freed when they are done.
@@ -121,7 +122,7 @@ const SCRATCH_KEPT: usize = 64 << 10;
 
 impl Runners {
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
-        Rc::new(Self { worker, free: RefCell::default() })
+        Rc::new(Self { worker, free: RefCell::default(), streams: crate::h2::Streams::default() })
     }
 
     fn take(&self) -> Runner {
@@ -188,17 +189,8 @@ pub(crate) fn connection(mut client: Client, runners: Rc<Runners>) -> impl Futur
 
 /// A runner's life: take a client, serve it until it is idle or gone, hand it back.
 async fn run(worker: Rc<Worker>, mailbox: Rc<Mailbox>) -> Infallible {
-    let mut run = Run {
-        inb: worker.buffers.take(),
-        upb: worker.buffers.take(),
-        worker,
-        out: Vec::with_capacity(2 << 10),
-        reply: Vec::with_capacity(2 << 10),
-        replay: Vec::new(),
-        request: RequestHead::default(),
-        response: ResponseHead::default(),
-        body: BodyPlace::Buffer,
-    };
+    let (inb, upb) = (worker.buffers.take(), worker.buffers.take());
+    let mut run = Run::new(worker, inb, upb);
     loop {
         let mut client = poll_fn(|_| match mailbox.to_runner.borrow_mut().take() {
             Some(client) => Poll::Ready(client),
@@ -225,6 +217,20 @@ enum HeadRead {
 }
 
 impl Run {
+    pub(crate) fn new(worker: Rc<Worker>, inb: Buffer, upb: Buffer) -> Self {
+        Self {
+            worker,
+            inb,
+            upb,
+            out: Vec::with_capacity(2 << 10),
+            reply: Vec::with_capacity(2 << 10),
+            replay: Vec::new(),
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            body: BodyPlace::Buffer,
+        }
+    }
+
     /// Serves requests until the client has sent no more of them.
     async fn serve(&mut self, client: &mut Client) -> Fate {
         loop {
@@ -252,10 +258,17 @@ impl Run {
 
     /// Leaves nothing of one client for the next, and no more memory than is usual.
     fn tidy(&mut self) {
-        self.inb.clear();
-        self.upb.clear();
-        if self.upb.size() != self.inb.size() {
-            self.upb = self.worker.buffers.take();
+        let worker = self.worker.clone();
+        self.tidy_with(&worker.buffers);
+    }
+
+    /// The same, with buffers of this pool.
+    pub(crate) fn tidy_with(&mut self, pool: &Rc<BufferPool>) {
+        for buffer in [&mut self.inb, &mut self.upb] {
+            buffer.clear();
+            if buffer.size() != pool.size() {
+                *buffer = pool.take();
+            }
         }
         for scratch in [&mut self.out, &mut self.reply, &mut self.replay] {
             scratch.clear();
@@ -348,12 +361,24 @@ impl Run {
         }
     }
 
+    /// The request in progress is a gRPC call, and wants to be answered like one.
+    pub(crate) fn is_grpc(&self) -> bool {
+        let kind = self.request.find(crate::http1::Kind::ContentType, self.inb.filled());
+        kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    }
+
     pub(crate) fn date(&self) -> [u8; 29] {
         self.worker.date.get(self.worker.clock.unix(self.worker.now()))
     }
 
     /// Writes all of `reply`. False if the client is gone or does not read.
     pub(crate) async fn write_reply(&mut self, client: &mut Client) -> bool {
+        if let Some(stream) = client.socket.stream() {
+            client.timer.set(self.worker.now() + self.worker.plan().config.timeouts.write);
+            let written = crate::h2::write_own(stream, &self.reply, self.is_grpc(), &client.timer).await;
+            self.reply.clear();
+            return written;
+        }
         let mut written = 0;
         let reply = &self.reply;
         let worker = &self.worker;

@@ -2,6 +2,7 @@
 //!
 //! Every method takes `&self`: the two directions of a connection are driven by one task, and never by two at once.
 
+use crate::h2::Stream;
 use crate::pipe::Pipe;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -17,6 +18,8 @@ pub(crate) enum Socket {
     Tls(Box<RefCell<TlsStream<TcpStream>>>),
     /// A stream of HTTP/2, translated.
     Pipe(Pipe),
+    /// A stream of HTTP/2 as it is. It carries messages and no bytes: reading and writing it go another way.
+    Stream(Stream),
     /// What is left behind when a connection is moved elsewhere.
     Closed,
 }
@@ -26,6 +29,13 @@ fn closed<T>() -> Poll<io::Result<T>> {
 }
 
 impl Socket {
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        match self {
+            Self::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
     pub(crate) fn plain(stream: TcpStream) -> Self {
         Self::Plain(RefCell::new(stream))
     }
@@ -42,6 +52,9 @@ impl Socket {
             // Whoever asks has read until nothing was left, so nothing readable waits inside.
             Self::Tls(stream) => stream.borrow().get_ref().0.poll_read_ready(cx),
             Self::Pipe(pipe) => pipe.poll_readable(cx),
+            Self::Stream(stream) => {
+                stream.poll_broken(cx).map(|_| Err(io::ErrorKind::ConnectionReset.into()))
+            }
             Self::Closed => closed(),
         }
     }
@@ -60,8 +73,7 @@ impl Socket {
         match self {
             Self::Plain(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
             Self::Tls(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
-            Self::Pipe(_) => return closed(),
-            Self::Closed => return closed(),
+            Self::Pipe(_) | Self::Stream(_) | Self::Closed => return closed(),
         }
         Poll::Ready(Ok(into.filled().len()))
     }
@@ -72,7 +84,7 @@ impl Socket {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes),
             Self::Pipe(pipe) => pipe.poll_write(cx, bytes),
-            Self::Closed => closed(),
+            Self::Stream(_) | Self::Closed => closed(),
         }
     }
 
@@ -91,7 +103,7 @@ impl Socket {
                 .poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
             // Encryption copies anyway, and a pipe does, too: one after the other.
             Self::Tls(_) | Self::Pipe(_) => self.poll_write(cx, first),
-            Self::Closed => closed(),
+            Self::Stream(_) | Self::Closed => closed(),
         }
     }
 
@@ -100,7 +112,7 @@ impl Socket {
         match self {
             Self::Plain(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
             Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
-            Self::Pipe(_) => Poll::Ready(Ok(())),
+            Self::Pipe(_) | Self::Stream(_) => Poll::Ready(Ok(())),
             Self::Closed => closed(),
         }
     }
@@ -114,6 +126,7 @@ impl Socket {
                 pipe.end();
                 Poll::Ready(Ok(()))
             }
+            Self::Stream(_) => Poll::Ready(Ok(())),
             Self::Closed => closed(),
         }
     }
@@ -137,6 +150,7 @@ impl Socket {
                     .set_linger(Some(std::time::Duration::ZERO));
             }
             Self::Pipe(pipe) => pipe.fail(policy::Outcome::Reset),
+            Self::Stream(stream) => stream.reset(crate::h2::Reason::INTERNAL_ERROR),
             Self::Closed => {}
         }
     }

@@ -353,7 +353,7 @@ impl Drop for Entered {
 impl Slot {
     pub(crate) fn connected(mut self, socket: Socket) -> Connection {
         self.taken = false;
-        let single_use = matches!(socket, Socket::Pipe(_));
+        let single_use = matches!(socket, Socket::Pipe(_) | Socket::Stream(_));
         Connection {
             socket,
             instance: self.instance.clone(),

@@ -5,6 +5,7 @@
 //! call    identity, deadline, conclusion         upload   the request's body
 //! admit   limits, faults, targets                relay    the reply's body
 //! tries   attempts and their verdicts            answer   replies of our own
+//!                                                streams  all of that from stream to stream
 //! ```
 //! `call`, `admit` and `tries` decide and move no bytes, so that HTTP/2 streams are carried by the same decisions.
 //! What goes wrong on the way becomes either another attempt or a reply of our own; a request that was read is always
@@ -15,6 +16,7 @@ pub(crate) mod answer;
 pub(crate) mod call;
 mod relay;
 mod send;
+mod streams;
 pub(crate) mod tries;
 mod upload;
 
@@ -220,6 +222,11 @@ impl Run {
                 }
                 return self.answer(client, call, Some(route), Some(edge), answer).await;
             };
+            if connection.socket.stream().is_some() {
+                return self
+                    .reply_stream(client, call, route, destination, pick, connection, elapsed, hint, upload)
+                    .await;
+            }
             return self
                 .reply(client, call, route, edge, edge_slot, pick, connection, elapsed, hint, upload)
                 .await;

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use units::Nanos;
 
 /// A reply whose body takes this much longer than its head is a stream.
-const STREAMS_AFTER: Nanos = Nanos::from_millis(100);
+pub(super) const STREAMS_AFTER: Nanos = Nanos::from_millis(100);
 
 const COPIED_MAX: usize = 4 << 10;
 

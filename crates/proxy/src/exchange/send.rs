@@ -61,6 +61,10 @@ impl Run {
         self.out.clear();
         write_request(&self.request, self.inb.filled(), route, &passport, pick.started, &mut self.out);
         upload.written = 0;
+        if let Some(up) = connection.socket.stream() {
+            let waited = self.wait_stream(client, call, up, upload, deadline).await;
+            return (Some(connection), waited);
+        }
         upload.begin(self);
         self.upb.clear();
         let waited = self.wait(client, call, &connection.socket, connection.reused, upload, deadline).await;

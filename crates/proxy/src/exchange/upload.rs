@@ -16,7 +16,7 @@ pub(super) struct Upload {
     pub(super) complete: bool,
     pub(super) done: bool,
     pub(super) failed: bool,
-    replay_max: usize,
+    pub(super) replay_max: usize,
     /// Bytes written to instances, over all attempts.
     pub(super) moved: u64,
     /// Everything taken from the client so far is still at hand.

@@ -6,4 +6,5 @@ mod forwarding;
 mod hostile;
 mod http2;
 mod running;
+mod streams;
 mod support;
