@@ -48,6 +48,8 @@ pub struct Listener {
     pub tls: Option<TlsServer>,
     /// Callers are inside our own system: their request ids, deadlines, traces and forwarding headers are believed.
     pub trusts_headers: bool,
+    /// A door of the whole system, counted under this name whoever answers; `None` for an inner door.
+    pub gateway: Option<String>,
     pub routes: Vec<Arc<Route>>,
 }
 
@@ -92,6 +94,8 @@ pub struct TlsClient {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     pub name: String,
+    /// What a request that comes here asks for, as numbers and spans name it: `GET /cart/{id}`. Empty when any may come.
+    pub operation: String,
     pub matches: Match,
     pub action: Action,
     pub rewrite: Rewrite,
@@ -246,6 +250,9 @@ pub struct Edge {
     /// `web->cart`.
     pub name: String,
     pub service: String,
+    /// Who calls and who is called, as numbers and spans name them; the service's own name if empty.
+    pub caller: String,
+    pub callee: String,
     pub settings: EdgeSettings,
     /// Bodies up to this are kept so that a retry can send them again.
     pub replay_bytes_max: Bytes,
@@ -470,6 +477,7 @@ impl Route {
     pub fn forward(name: &str, path: PathMatch, edge: &str) -> Self {
         Self {
             name: name.into(),
+            operation: String::new(),
             matches: Match { path, ..Match::default() },
             action: Action::Forward(vec![Target { edge: edge.into(), weight: 1, version: None }]),
             rewrite: Rewrite::default(),
@@ -572,6 +580,8 @@ impl Edge {
         Self {
             name: format!("{caller}->{service}"),
             service: service.into(),
+            caller: caller.into(),
+            callee: String::new(),
             settings,
             replay_bytes_max: Bytes::from_kib(64),
             home: None,
@@ -593,6 +603,7 @@ impl Listener {
             kind: ListenerKind::Http,
             tls: None,
             trusts_headers: true,
+            gateway: None,
             routes: routes.into_iter().map(Arc::new).collect(),
         }
     }

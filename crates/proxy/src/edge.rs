@@ -131,6 +131,14 @@ impl EdgeState {
         Some(core.breaker.as_ref()?.state(now) != policy::BreakerState::Admitting)
     }
 
+    /// Whether this instance gets nothing for a while.
+    pub(crate) fn has_ejected(&self, address: std::net::SocketAddr) -> bool {
+        let instances = self.service.instances.borrow();
+        let at = instances.iter().position(|it| it.address == address);
+        let endpoints = self.service.endpoints.borrow();
+        at.and_then(|at| endpoints.get(at)).is_some_and(|it| it.outlier.ejected_until().is_some())
+    }
+
     pub(crate) fn retry_settings(&self) -> &settings::Retry {
         self.settings().retry.as_ref().unwrap_or(&NO_RETRIES)
     }

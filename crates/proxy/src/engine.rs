@@ -43,6 +43,8 @@ pub struct Options {
     pub exclusive: bool,
     /// Of all random choices. Proxies should differ in it.
     pub seed: u64,
+    /// Where finished requests are counted, by edge, operation, version, zones and outcome; nowhere if `None`.
+    pub series: Option<telemetry::metrics::Registry>,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             admin_socket: None,
             exclusive: false,
             seed: u64::from(std::process::id()),
+            series: None,
         }
     }
 }
@@ -216,11 +219,22 @@ impl Proxy {
                 doors.iter_mut().filter_map(|(name, sockets)| Some((name.clone(), sockets.pop()?))).collect();
             let (plan, pressure, writer) = (plan.clone(), pressure.clone(), writer.clone());
             let seed = options.seed;
+            let series = options.series.clone();
             let thread =
                 std::thread::Builder::new().name(format!("isobar-worker-{index}")).spawn(move || {
                     let make = move || {
                         let log = log::Batch::new(writer);
-                        Worker::new((index, workers), clock, seed, plan, cells, applied, pressure, log)
+                        Worker::new(
+                            (index, workers),
+                            clock,
+                            seed,
+                            plan,
+                            cells,
+                            applied,
+                            pressure,
+                            log,
+                            series,
+                        )
                     };
                     run_worker(make, open, inbox);
                 });

@@ -43,6 +43,7 @@ mod pipe;
 mod plan;
 pub mod record;
 mod router;
+mod series;
 mod serve;
 mod sni;
 mod socket;

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use telemetry::exposition::{Family, Kind};
 use tokio::sync::oneshot;
 use units::Histogram;
 
@@ -169,6 +170,40 @@ impl Observer {
     /// Prometheus text, as the admin's `/stats` gives it.
     pub fn stats_text(&self) -> String {
         crate::admin::prometheus(&self.control)
+    }
+
+    /// What the proxy says of itself, for `/metrics`; what edges carry is in the series.
+    pub fn families(&self) -> Vec<Family> {
+        let readings: Vec<_> = self.control.workers.iter().map(|it| it.cells.readings()).collect();
+        let rows = readings.first().map_or(0, Vec::len);
+        let mut families: Vec<Family> = (0..rows)
+            .map(|at| {
+                let (name, help, gauge, _) = readings[0][at];
+                let sum = readings.iter().map(|worker| worker[at].3).fold(0, u64::wrapping_add);
+                let kind = if gauge { Kind::Gauge } else { Kind::Counter };
+                let name = name.strip_suffix("_total").unwrap_or(name);
+                Family::single(&format!("isobar_proxy_{name}"), help, kind, sum as f64)
+            })
+            .collect();
+        let refused = crate::http1::Refusal::ALL.iter().map(|refusal| {
+            let sum: u64 =
+                self.control.workers.iter().map(|it| it.cells.refusals[*refusal as usize].get()).sum();
+            (vec![("reason".to_owned(), refusal.name().to_owned())], sum as f64)
+        });
+        families.push(Family {
+            name: "isobar_proxy_refused".to_owned(),
+            help: "Messages refused, by reason.".to_owned(),
+            kind: Kind::Counter,
+            samples: refused.collect(),
+        });
+        let generation = self.control.plan().generation as f64;
+        families.push(Family::single(
+            "isobar_proxy_generation",
+            "The running configuration.",
+            Kind::Gauge,
+            generation,
+        ));
+        families
     }
 
     /// The proxy has ended, and its numbers stand still.

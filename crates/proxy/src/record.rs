@@ -2,15 +2,46 @@
 //!
 //! Whoever wants these asks the proxy for a receiver. Until then nothing is made; when the receiver is slow, events are
 //! dropped and counted. An event has a fixed size and owns no memory, so that making one allocates nothing: names are
-//! slots of the running snapshot, and the path is cut.
+//! labels of the series the request was counted in, and the path is cut. Only a request that was tried more than once
+//! brings a list along, and those are few.
 
+use policy::Outcome;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use telemetry::metrics::{Label, SeriesKey};
 use units::Nanos;
 
 /// Bytes of the path that an event keeps.
 pub const PATH_BYTES: usize = 64;
 
+/// One attempt of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Try {
+    /// What the instance was told as its parent.
+    pub span: u64,
+    /// Since the request began.
+    pub began: Nanos,
+    pub lasted: Nanos,
+    /// Waiting for its turn at the instance, and then for a connection.
+    pub queue_wait: Nanos,
+    pub pool_wait: Nanos,
+    /// When it was sent; `None` if it may take for ever, or was not sent.
+    pub deadline_left: Option<Nanos>,
+    pub instance: SocketAddr,
+    pub outcome: Outcome,
+    /// A second copy, sent before the first was answered.
+    pub is_hedge: bool,
+}
+
+/// What a request was counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub series: SeriesKey,
+    pub route: Label,
+}
+
 /// One finished request, with its last attempt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Finished {
     /// Nanoseconds since 1970.
     pub started_unix: Nanos,
@@ -30,11 +61,23 @@ pub struct Finished {
     pub client_span: u64,
     pub sampled: bool,
     /// The instance that answered last.
-    pub instance: Option<std::net::SocketAddr>,
+    pub instance: Option<SocketAddr>,
     pub request_bytes: u64,
     pub response_bytes: u64,
     /// Why we answered ourselves; empty if the instance did.
     pub error: &'static str,
+    /// The last attempt, if one was made.
+    pub last: Option<Try>,
+    /// All attempts, if there was more than one.
+    pub tries: Option<Arc<[Try]>>,
+    /// `None` if nobody counts series, or no edge was chosen.
+    pub counted: Option<Counted>,
+    /// The edge's breaker keeps some requests out.
+    pub breaker_open: bool,
+    /// The instance that answered is ejected now.
+    pub ejected: bool,
+    /// Trouble made on purpose: `delay`, `abort`, `bandwidth`; empty if none.
+    pub fault: &'static str,
     pub path_len: u8,
     pub path: [u8; PATH_BYTES],
 }

@@ -5,6 +5,7 @@ use crate::edge::{EdgeState, Pick};
 use crate::exchange::{After, Call};
 use crate::heads::{BodyOut, write_response};
 use crate::plan::RoutePlan;
+use crate::series::Ended;
 use crate::serve::{Client, Run};
 use crate::sni::{Hello, server_name};
 use crate::socket::Socket;
@@ -200,7 +201,7 @@ pub(crate) async fn tcp(client: Client) {
         named.map(|(_, edge)| *edge).or(plan.tcp_edge)
     };
     drop(plan);
-    let Some(edge) = slot.and_then(|slot| worker.edge(slot)) else { return };
+    let Some((edge, edge_slot)) = slot.and_then(|slot| Some((worker.edge(slot)?, slot))) else { return };
     let now = worker.now();
     edge.on_request(now);
     let mut tried: smallvec::SmallVec<[u32; 4]> = smallvec::SmallVec::new();
@@ -244,6 +245,22 @@ pub(crate) async fn tcp(client: Client) {
     cells.response_bytes.add(back);
     cells.classes[if clean { 2 } else { 0 }].add(1);
     cells.latency.record(now.saturating_sub(connected));
+    if let Some(series) = worker.series.borrow_mut().as_mut() {
+        let ended = Ended {
+            generation: worker.plan().generation,
+            route: None,
+            instance: Some(pick.instance.address),
+            status: if clean { 200 } else { 0 },
+            error: "",
+            duration: now.saturating_sub(connected),
+            attempts: 1,
+            queue_wait: Nanos::ZERO,
+            pool_wait: elapsed,
+            request_bytes: out,
+            response_bytes: back,
+        };
+        series.count(&edge, edge_slot, &ended);
+    }
     let outcome = if clean { Outcome::Status(200) } else { Outcome::Cancelled };
     edge.finish(pick, outcome, elapsed, None, now);
 }

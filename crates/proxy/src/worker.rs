@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     rates: RefCell<HashMap<usize, policy::RateLimit, foldhash::fast::FixedState>>,
     pub(crate) log: RefCell<crate::log::Batch>,
     pub(crate) events: RefCell<Vec<crossbeam_channel::Sender<Finished>>>,
+    /// Where this worker counts, if somebody asked for series.
+    pub(crate) series: RefCell<Option<crate::series::Series>>,
 }
 
 /// A door, as one worker sees it. Connections hold it and so find the routes of the newest snapshot.
@@ -81,6 +83,7 @@ impl Worker {
         applied: Arc<AtomicU64>,
         pressure: Arc<AtomicU64>,
         log: crate::log::Batch,
+        series: Option<telemetry::metrics::Registry>,
     ) -> Rc<Self> {
         let head = plan.config.limits.head_bytes.as_u64() as usize;
         applied.store(plan.generation, Relaxed);
@@ -111,6 +114,7 @@ impl Worker {
             rates: RefCell::default(),
             log: RefCell::new(log),
             events: RefCell::default(),
+            series: RefCell::new(series.map(crate::series::Series::new)),
         })
     }
 

@@ -48,6 +48,13 @@ impl LogRing {
         true
     }
 
+    /// Takes what fits, and says what did not.
+    pub fn take(&mut self, records: Vec<LogRecord>) -> Taken {
+        let rejected = records.into_iter().map(|record| self.push(record)).filter(|taken| !taken).count();
+        let why = (rejected > 0).then_some(Cow::Borrowed("a record is larger than the whole ring"));
+        Taken { rejected, why }
+    }
+
     /// The newest records first, of one service or trace if given.
     pub fn newest<'a>(
         &'a self,
@@ -114,6 +121,14 @@ impl AppMetrics {
                 counted && self.set(format!("{bare}_sum"), Kind::Counter, labels, *sum, point.delta)
             }
         }
+    }
+
+    /// Takes the points that have room, and says what did not.
+    pub fn take(&mut self, points: &[MetricPoint]) -> Taken {
+        let rejected = points.iter().filter(|point| !self.add(point)).count();
+        let why = (rejected > 0)
+            .then_some(Cow::Borrowed("the budget of series is used up, or a name has two kinds"));
+        Taken { rejected, why }
     }
 
     fn set(&mut self, name: String, kind: Kind, labels: Labels, value: f64, add: bool) -> bool {
@@ -189,17 +204,11 @@ impl<S: TraceStore> Sink for AppSink<'_, S> {
     }
 
     fn metrics(&mut self, points: Vec<MetricPoint>) -> Taken {
-        let rejected = points.iter().filter(|point| !self.metrics.add(point)).count();
-        let why = (rejected > 0)
-            .then_some(Cow::Borrowed("the budget of series is used up, or a name has two kinds"));
-        Taken { rejected, why }
+        self.metrics.take(&points)
     }
 
     fn logs(&mut self, records: Vec<LogRecord>) -> Taken {
-        let rejected =
-            records.into_iter().map(|record| self.logs.push(record)).filter(|taken| !taken).count();
-        let why = (rejected > 0).then_some(Cow::Borrowed("a record is larger than the whole ring"));
-        Taken { rejected, why }
+        self.logs.take(records)
     }
 }
 

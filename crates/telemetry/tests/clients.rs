@@ -61,7 +61,7 @@ fn page(format: Format) -> Vec<u8> {
     let series = [Series { id: SeriesId(0), text: &text, latency: &latency, counters: &counters }];
     let families = [Family::single("isobar_series", "Request series in use.", Kind::Gauge, 1.0)];
     let exemplar = |_: SeriesId, _: i32| None::<Exemplar>;
-    write(&Page { series: &series, families: &families, exemplar: &exemplar }, format)
+    write(&Page { series: &series, families: &families, histograms: &[], exemplar: &exemplar }, format)
 }
 
 /// Answers one request of a connection and closes it.

@@ -48,6 +48,16 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
+    /// For spans: the worst of it.
+    pub(crate) fn name(&self) -> &'static str {
+        match (self.abort, self.delay, self.bytes_per_second) {
+            (Some(_), ..) => "abort",
+            (None, Some(_), _) => "delay",
+            (None, None, Some(_)) => "bandwidth",
+            (None, None, None) => "",
+        }
+    }
+
     pub(crate) fn draw(worker: &Worker, asked: Asked<'_>, route: &RoutePlan) -> Self {
         let mut trouble = Self::default();
         let meant = || route.fault_only.iter().all(|rule| rule.holds(asked.head, asked.buffer));

@@ -4,14 +4,17 @@
 //! same functions as one that came over HTTP/1.
 
 use crate::edge::EdgeState;
+use crate::edge::Pick;
 use crate::heads::Passport;
 use crate::http1::{Kind, RequestHead};
 use crate::identity::{Trace, is_sane_id, new_request_id, time_left};
 use crate::plan::RoutePlan;
-use crate::record::{Finished, PATH_BYTES};
+use crate::record::{Counted, Finished, PATH_BYTES, Try};
+use crate::series::Ended;
 use crate::stats::class_of;
 use crate::worker::{Door, Worker};
-use policy::Deadline;
+use policy::{Deadline, Outcome};
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use units::Nanos;
@@ -49,6 +52,10 @@ pub(crate) struct Call {
     pub(crate) keep_alive: bool,
     pub(crate) attempts: u8,
     pub(crate) client_span: u64,
+    /// Every attempt so far, the last one perhaps under way.
+    pub(crate) tries: SmallVec<[Try; 1]>,
+    /// Trouble made on purpose that this call met.
+    pub(crate) fault: &'static str,
     /// The instance asked last, and its version.
     pub(crate) instance: Option<(SocketAddr, u16)>,
     pub(crate) upstream: Nanos,
@@ -79,6 +86,8 @@ impl Call {
                 && crate::limits::allows_keep_alive(worker),
             attempts: 0,
             client_span: 0,
+            tries: SmallVec::new(),
+            fault: "",
             instance: None,
             upstream: Nanos::ZERO,
             request_bytes: 0,
@@ -96,6 +105,43 @@ impl Call {
             self.deadline = Deadline::within(self.started, worker.plan().config.timeouts.request);
         }
         edge.on_request(self.started);
+    }
+
+    /// Another attempt begins.
+    pub(crate) fn try_begins(&mut self, worker: &Worker, pick: &Pick, is_hedge: bool) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.instance = Some((pick.instance.address, pick.instance.version));
+        self.client_span = worker.rng.borrow_mut().next_u64() | 1;
+        self.tries.push(Try {
+            span: self.client_span,
+            began: pick.started.saturating_sub(self.started),
+            lasted: Nanos::ZERO,
+            queue_wait: Nanos::ZERO,
+            pool_wait: Nanos::ZERO,
+            deadline_left: None,
+            instance: pick.instance.address,
+            outcome: Outcome::Cancelled,
+            is_hedge,
+        });
+    }
+
+    /// It has a connection now.
+    pub(crate) fn try_sets_out(&mut self, now: Nanos, pick: &Pick, deadline: Deadline) {
+        let since_start = pick.started.saturating_sub(self.started);
+        if let Some(it) = self.tries.last_mut() {
+            it.queue_wait = since_start.saturating_sub(it.began);
+            it.pool_wait = now.saturating_sub(pick.started);
+            it.deadline_left = (!deadline.is_never()).then(|| deadline.left(now));
+        }
+    }
+
+    /// Its reply's head is here, or whatever happened instead.
+    pub(crate) fn try_ends(&mut self, now: Nanos, outcome: Outcome) {
+        let since_start = now.saturating_sub(self.started);
+        if let Some(it) = self.tries.last_mut() {
+            it.lasted = since_start.saturating_sub(it.began);
+            it.outcome = outcome;
+        }
     }
 
     /// What the next hop is told, by the attempt that carries it.
@@ -145,6 +191,15 @@ impl Call {
                 edge.count_version(version, class, duration);
             }
         }
+        // An abort made on purpose ends a request before its edge is chosen; who called still saw that edge fail.
+        let meant = match (edge, route.and_then(|it| it.targets.first())) {
+            (None, Some(target)) if error == "fault-abort" => {
+                worker.edge(target.edge).map(|edge| (edge, target.edge))
+            }
+            _ => None,
+        };
+        let edge = edge.or(meant.as_ref().map(|(edge, slot)| (edge, *slot)));
+        let counted = self.count(worker, asked, route, edge, status, error, duration);
         let log = worker.plan().config.access_log.is_some();
         let mut events = worker.events.borrow_mut();
         if !log && events.is_empty() {
@@ -154,6 +209,11 @@ impl Call {
             crate::access::line(worker, asked, self, edge.map(|(edge, _)| &**edge), status, duration, error);
         }
         if !events.is_empty() {
+            let mut last = self.tries.last().copied();
+            if let Some(it) = &mut last {
+                // The reply's body is a part of it.
+                it.lasted = duration.saturating_sub(it.began);
+            }
             let mut event = Finished {
                 started_unix: worker.clock.unix(self.started),
                 duration,
@@ -173,11 +233,18 @@ impl Call {
                 request_bytes: self.request_bytes,
                 response_bytes: self.response_bytes,
                 error,
+                last,
+                tries: (self.tries.len() > 1).then(|| self.tries.as_slice().into()),
+                counted,
+                breaker_open: edge.is_some_and(|(it, _)| it.breaker_is_open(worker.now()) == Some(true)),
+                ejected: status >= 500
+                    && edge.zip(last).is_some_and(|((edge, _), last)| edge.has_ejected(last.instance)),
+                fault: self.fault,
                 path_len: 0,
                 path: [0; PATH_BYTES],
             };
             event.set_path(asked.head.path(asked.buffer));
-            events.retain(|receiver| match receiver.try_send(event) {
+            events.retain(|receiver| match receiver.try_send(event.clone()) {
                 Ok(()) => true,
                 Err(crossbeam_channel::TrySendError::Full(_)) => {
                     worker.cells.events_dropped.add(1);
@@ -187,5 +254,36 @@ impl Call {
                 Err(crossbeam_channel::TrySendError::Disconnected(_)) => false,
             });
         }
+    }
+
+    /// Into the series of its edge, and of its door if that is a door of the whole system.
+    fn count(
+        &self,
+        worker: &Worker,
+        asked: Asked<'_>,
+        route: Option<&RoutePlan>,
+        edge: Option<(&Rc<EdgeState>, u32)>,
+        status: u16,
+        error: &'static str,
+        duration: Nanos,
+    ) -> Option<Counted> {
+        let mut series = worker.series.borrow_mut();
+        let series = series.as_mut()?;
+        let ended = Ended {
+            generation: worker.plan().generation,
+            route,
+            instance: self.instance.map(|(address, _)| address),
+            status,
+            error,
+            duration,
+            attempts: self.attempts,
+            queue_wait: self.tries.iter().fold(Nanos::ZERO, |sum, it| sum + it.queue_wait),
+            pool_wait: self.tries.iter().fold(Nanos::ZERO, |sum, it| sum + it.pool_wait),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+        };
+        series.count_door(&asked.door.plan(), &ended);
+        let (edge, slot) = edge?;
+        Some(series.count(edge, slot, &ended))
     }
 }

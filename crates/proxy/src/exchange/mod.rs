@@ -112,6 +112,7 @@ impl Run {
     ) -> Option<After> {
         let trouble = Trouble::draw(worker, self.asked(client), route);
         call.bytes_per_second = trouble.bytes_per_second;
+        call.fault = trouble.name();
         if let Some(delay) = trouble.delay {
             // Exact to a millisecond: a delay is what somebody measures.
             tokio::time::sleep_until(worker.clock.instant(worker.now() + delay)).await;
@@ -195,6 +196,7 @@ impl Run {
                     return self.answer(client, call, Some(route), Some(edge), answer).await;
                 }
             };
+            call.try_ends(now, outcome);
             let hint =
                 if answered { hint_of(&self.response, self.upb.filled(), outcome) } else { Hint::None };
             let once_more = (self.request.method.is_idempotent(), upload.replayable);

@@ -55,7 +55,7 @@ impl Run {
             Err(Lost::To(outcome)) => return (None, Waited::Failed(outcome)),
         }
         let plan = worker.plan();
-        call.client_span = worker.rng.borrow_mut().next_u64() | 1;
+        call.try_sets_out(worker.now(), pick, deadline);
         let passport =
             call.passport(self.asked(client), call.client_span, deadline, attempt, &plan.config.node.name);
         self.out.clear();

@@ -61,8 +61,7 @@ impl Tries {
             }
         }?;
         self.tried.push(pick.index);
-        call.attempts = call.attempts.saturating_add(1);
-        call.instance = Some((pick.instance.address, pick.instance.version));
+        call.try_begins(worker, &pick, false);
         edge.cells().attempts.add(1);
         Ok((pick, retry::attempt_deadline(edge.settings().retry.as_ref(), call.deadline, now)))
     }

@@ -136,11 +136,21 @@ pub struct Series<'a> {
     pub counters: &'a Counters,
 }
 
+/// A distribution that is not requests': ages, waits.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedHistogram<'a> {
+    /// Ends in `_seconds`.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub values: &'a Histogram,
+}
+
 /// Everything for one answer. `exemplar` is asked for (series, exponent of the bucket's bound of two).
 #[allow(missing_debug_implementations, reason = "holds a closure")]
 pub struct Page<'a> {
     pub series: &'a [Series<'a>],
     pub families: &'a [Family],
+    pub histograms: &'a [NamedHistogram<'a>],
     pub exemplar: &'a dyn Fn(SeriesId, i32) -> Option<Exemplar>,
 }
 
@@ -236,6 +246,15 @@ impl TextWriter {
                 self.close_labels(first);
                 self.value(*value);
             }
+        }
+        for NamedHistogram { name, help, values } in page.histograms {
+            self.head(name, "histogram", help, self.open.then_some("seconds"));
+            for (exponent, count) in classic(values) {
+                let _ = writeln!(self.out, "{name}_bucket{{le=\"{}\"}} {count}", self.bound(exponent));
+            }
+            let count = values.count();
+            let _ = writeln!(self.out, "{name}_bucket{{le=\"+Inf\"}} {count}");
+            let _ = writeln!(self.out, "{name}_sum {}\n{name}_count {count}", values.sum() as f64 / 1e9);
         }
         if self.open {
             self.out.push_str("# EOF\n");
@@ -402,7 +421,7 @@ pub(crate) mod tests {
                 at: Nanos::from_secs(1_600_000_000),
             })
         };
-        write(&Page { series: &all, families: &families, exemplar: &exemplar }, format)
+        write(&Page { series: &all, families: &families, histograms: &[], exemplar: &exemplar }, format)
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub(super) fn write(page: &Page<'_>) -> Vec<u8> {
             }
         });
     }
+    for one in page.histograms {
+        family(&mut out, one.name, one.help, HISTOGRAM, |writer| {
+            writer.message(4, |writer| writer.message(7, |writer| histogram(writer, one.values)));
+        });
+    }
     out
 }
 

@@ -226,6 +226,28 @@ impl Registry {
         inner.keys.iter().map(|key| inner.text(key)).collect()
     }
 
+    /// Series from number `first` on: what was opened since somebody asked last.
+    pub fn texts_from(&self, first: usize) -> Vec<SeriesText> {
+        let inner = self.lock();
+        inner.keys.get(first..).unwrap_or_default().iter().map(|key| inner.text(key)).collect()
+    }
+
+    /// A label spelt out.
+    pub fn label_text(&self, label: Label) -> Arc<str> {
+        let inner = self.lock();
+        inner.texts.get(label.0 as usize).cloned().unwrap_or_default()
+    }
+
+    /// A key with its labels spelt out, whether or not it has a series of its own.
+    pub fn key_text(&self, key: &SeriesKey) -> SeriesText {
+        self.lock().text(key)
+    }
+
+    /// The series of a key, if it has one of its own.
+    pub fn find(&self, key: &SeriesKey) -> Option<SeriesId> {
+        self.lock().ids.get(key).copied()
+    }
+
     /// Edges by how many series they made, most first.
     pub fn makers(&self) -> Vec<Maker> {
         type Seen = (usize, HashSet<Label>, HashSet<Label>, HashSet<(Label, Label)>);

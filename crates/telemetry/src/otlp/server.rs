@@ -104,6 +104,16 @@ pub fn handle(request: &Request<'_>, limits: Limits, sink: &mut impl Sink) -> Op
     })
 }
 
+/// What a client is told whose request was not even read; `None` if its path is not OTLP's.
+pub fn refusal(path: &str, content_type: &str, status: u16, message: &str) -> Option<Response> {
+    if !matches!(path, "/v1/traces" | "/v1/metrics" | "/v1/logs") {
+        return None;
+    }
+    let encoding =
+        if content_type.starts_with("application/json") { Encoding::Json } else { Encoding::Protobuf };
+    Some(failure(encoding, status, message))
+}
+
 fn take(
     signal: Signal,
     encoding: Encoding,

@@ -210,6 +210,11 @@ impl MemoryTraces {
         (entry.state == State::Kept).then_some((entry.reasons, entry.weight))
     }
 
+    /// Whether a trace can be read.
+    pub fn holds(&self, id: TraceId) -> bool {
+        self.find(id).is_some()
+    }
+
     /// Ids of the newest traces that failed in a service: what an alert shows as its cause.
     pub fn failures(&self, service: &str, since: Nanos, limit: usize) -> Vec<TraceId> {
         let Some(service) = self.names.find(service) else { return Vec::new() };
