@@ -7,6 +7,7 @@
 //! Every instance has a door of its own for each service it calls. So the caller is known without a header, and each
 //! caller has its own breaker, budget and view of the callee, as it would have with a proxy of its own.
 
+use crate::watch::MARKER;
 use model::system::{self, Caller, Discovery, Kind, Placement, Protocol, Reach, ServiceId, System};
 use policy::settings::EdgeSettings;
 use proxy::config::{self, Config};
@@ -21,6 +22,8 @@ use units::{Bytes, Nanos, Percent};
 pub struct Topology {
     pub instances: Vec<Instance>,
     pub doors: Vec<Door>,
+    /// Where marker requests are answered; see [`crate::marker`].
+    pub marker: Option<SocketAddr>,
     /// Where each gateway really listens, by name.
     pub gateways: BTreeMap<String, SocketAddr>,
     /// Trouble in force, by callee.
@@ -137,6 +140,7 @@ impl Compiler {
         let mut build = Build { system, topology, parts: Parts::default() };
         build.doors();
         build.gateways();
+        build.marker();
         let mut parts = build.parts;
         keep(&self.last.listeners, &mut parts.listeners);
         keep(&self.last.edges, &mut parts.edges);
@@ -212,7 +216,7 @@ impl<'a> Build<'a> {
             let edge = self.edge(from, callee, None, None);
             (config::ListenerKind::Tcp { edge }, Vec::new())
         } else {
-            (config::ListenerKind::Http, self.routes_to(from, callee, &config::Match::default(), ""))
+            (config::ListenerKind::Http, self.routes_to(from, callee, &config::Match::default(), "", true))
         };
         config::Listener {
             name: name.to_owned(),
@@ -220,35 +224,41 @@ impl<'a> Build<'a> {
             kind,
             tls: None,
             trusts_headers: true,
+            gateway: None,
             routes: routes.into_iter().map(Arc::new).collect(),
         }
     }
 
-    /// Routes to one service: first the operations that have a policy of their own, then all the rest.
+    /// Routes to one service: first its operations, so that each is counted by its name and those with a policy of
+    /// their own get it, then all the rest. With `told_apart` off, only those with a policy of their own: what limits a
+    /// route would otherwise limit each operation by itself.
     fn routes_to(
         &mut self,
         from: From<'_>,
         callee: ServiceId,
         matches: &config::Match,
         prefix: &str,
+        told_apart: bool,
     ) -> Vec<config::Route> {
         let mut routes = Vec::new();
         let whole = self.settings(from, callee, None);
         let service = &self.system.services[callee];
         for (id, operation) in service.operations.enumerate() {
-            if self.settings(from, callee, Some(id)) == whole {
+            let own = self.settings(from, callee, Some(id)) != whole;
+            if !own && !told_apart {
                 continue;
             }
             let Some((method, path)) = request_line(&operation.name.value, operation.writes) else {
                 continue;
             };
-            let edge = self.edge(from, callee, Some(id), None);
+            let edge = self.edge(from, callee, own.then_some(id), None);
             let path = if path.contains('{') {
                 config::PathMatch::Template(path)
             } else {
                 config::PathMatch::Exact(path)
             };
             routes.push(config::Route {
+                operation: operation.name.value.clone(),
                 matches: config::Match { path, methods: vec![method], ..matches.clone() },
                 ..self.route(format!("{prefix}{}", operation.name.value), callee, edge)
             });
@@ -332,10 +342,26 @@ impl<'a> Build<'a> {
                 tls,
                 // The world may say what it likes about deadlines and routes.
                 trusts_headers: self.topology.gateways_trust,
+                gateway: Some(gateway.name.value.clone()),
                 routes: routes.into_iter().map(Arc::new).collect(),
             };
             self.parts.listeners.insert(gateway.name.value.clone(), Arc::new(listener));
         }
+    }
+
+    /// A door that answers by itself and is counted as any other.
+    fn marker(&mut self) {
+        let Some(address) = self.topology.marker else { return };
+        let reply = config::Reply { status: 204, headers: Vec::new(), body: String::new() };
+        let route = config::Route {
+            action: config::Action::Reply(reply),
+            ..config::Route::forward(MARKER, config::PathMatch::default(), "")
+        };
+        let listener = config::Listener {
+            gateway: Some(MARKER.to_owned()),
+            ..config::Listener::http(MARKER, address, vec![route])
+        };
+        self.parts.listeners.insert(MARKER.to_owned(), Arc::new(listener));
     }
 
     fn gateway_route(&mut self, from: From<'_>, nth: usize, route: &system::Route) -> Vec<config::Route> {
@@ -372,7 +398,8 @@ impl<'a> Build<'a> {
                 match targets.as_slice() {
                     // One service behind everything: its operations may have policies of their own.
                     [only] if simple && only.version.is_none() => {
-                        self.routes_to(from, only.service.value, &matches, &name)
+                        let told_apart = route.rate_limit.is_none();
+                        self.routes_to(from, only.service.value, &matches, &name, told_apart)
                     }
                     targets => {
                         let mut forward = Vec::new();
@@ -458,6 +485,8 @@ impl<'a> Build<'a> {
             let edge = config::Edge {
                 name: name.clone(),
                 service: view,
+                caller: from.slot.split('#').next().unwrap_or_default().to_owned(),
+                callee: service.name.value.clone(),
                 settings,
                 replay_bytes_max: Bytes::from_kib(64),
                 home: (!from.region.is_empty())

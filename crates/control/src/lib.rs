@@ -5,6 +5,9 @@
 //! ```text
 //! registry   who is there            compile   model to a proxy's snapshot      api    what is asked and wished
 //! map        the drawing             numbers   counters to rates and shares     live   frames as bytes
+//! measures   the one store of numbers    promises  SLOs and alerts                   keeper   spans to traces
+//! doors      Zipkin and OTLP in          exports   /metrics, Hystrix, Vizceral       send     OTLP and webhooks out
+//! marker     how old numbers are         observed  what was promised, and by whom series are made
 //! watch      reads every 250 ms      page      all of one service               web    the map's doors
 //! tally      what single requests tell
 //! ```
@@ -14,12 +17,20 @@
 
 pub mod api;
 pub mod compile;
+pub mod doors;
+pub mod exports;
 pub mod history;
+mod keeper;
 pub mod live;
 pub mod map;
+pub mod marker;
+pub mod measures;
 pub mod numbers;
+pub mod observed;
 pub mod page;
+pub mod promises;
 pub mod registry;
+pub mod send;
 pub mod spans;
 pub mod status;
 pub mod tally;

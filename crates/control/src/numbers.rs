@@ -1,9 +1,9 @@
-//! From counters that only grow to what is true now: rates, shares and percentiles of nodes and edges.
+//! From what happened to what is true now: rates, shares and percentiles of nodes and edges.
 //!
-//! Pure: readings, a census, a status and a moment in; records of [`crate::live`] and histories of seconds out.
-//! Percentiles come from differences of merged histograms, never from averages of percentiles. A request is in the
-//! first reading after its end; the window behind a rate is a second long and slides with every reading, so a number
-//! is steady and no request is older than one reading when it is first seen.
+//! Pure: frames of [`crate::measures`], a census, a status and a moment in; records of [`crate::live`] and histories of
+//! seconds out. Percentiles come from merged histograms, never from averages of percentiles. A request is in the first
+//! frame after its end; the window behind a rate is a second long and slides with every frame, so a number is steady
+//! and no request is older than one frame when it is first seen.
 //!
 //! Bounded: a window of a second, a quarter of an hour of seconds for each node, two minutes for each edge.
 
@@ -11,8 +11,9 @@ use crate::compile::parties;
 use crate::live::{EdgeRecord, NodeRecord, flag};
 use crate::map::{GATEWAY, Map};
 use crate::status::Status;
-use proxy::observe::{ByClass, Census, InstanceSeen, Reading};
-use std::collections::{HashMap, HashSet, VecDeque};
+use proxy::observe::{Census, InstanceSeen};
+use std::collections::{HashMap, VecDeque};
+use telemetry::metrics::{Counter, Delta, Frame, SeriesId, SeriesText};
 use units::{Histogram, Nanos};
 
 /// The window behind every number of a frame.
@@ -59,36 +60,18 @@ impl Counts {
     }
 }
 
-/// A cell's value as it was read last.
-#[derive(Debug, Default)]
-struct Before {
-    classes: ByClass,
-    retries: u64,
-    latency: Histogram,
-}
-
-impl Before {
-    /// What grew. Cells that fell are new cells under an old name: all they hold is new.
-    fn advance(&mut self, classes: ByClass, retries: u64, latency: Histogram) -> Counts {
-        let fell = classes.iter().zip(&self.classes).any(|(now, before)| now < before);
-        if fell {
-            *self = Self::default();
-        }
-        let grown: [u64; 6] = std::array::from_fn(|class| classes[class] - self.classes[class]);
-        let requests = grown.iter().sum();
-        let counts = Counts {
-            requests,
-            // No answer at all, or an answer that says the server is at fault.
-            failed: grown[0] + grown[5],
-            retries: retries.saturating_sub(self.retries),
-            latency: latency.since(&self.latency).unwrap_or_else(|| latency.clone()),
-        };
-        *self = Self { classes, retries, latency };
-        counts
+fn counts_of(delta: &Delta, text: &SeriesText) -> Counts {
+    let requests = delta.latency.count();
+    Counts {
+        requests,
+        // No answer at all, or an answer that says the server is at fault.
+        failed: if text.class.failed() { requests } else { 0 },
+        retries: delta.counters[Counter::Retries as usize],
+        latency: delta.latency.histogram(),
     }
 }
 
-/// What one reading added.
+/// What one frame added.
 #[derive(Debug)]
 struct Tick {
     from: Nanos,
@@ -148,9 +131,6 @@ type Totals = HashMap<u16, (u64, u64)>;
 
 #[derive(Debug, Default)]
 pub struct Numbers {
-    edges_before: HashMap<String, Before>,
-    versions_before: HashMap<(String, String), Before>,
-    listeners_before: HashMap<String, Before>,
     window: VecDeque<Tick>,
     last: Nanos,
     pub nodes: Vec<NodePast>,
@@ -191,8 +171,17 @@ impl Index {
         }
     }
 
+    /// Caller and callee of a series. Nobody calls what came in by a gateway.
+    fn ends(&self, text: &SeriesText) -> Option<(Option<usize>, usize)> {
+        if text.source.is_empty() {
+            return Some((None, *self.gateways.get(&*text.destination)?));
+        }
+        let caller = self.services.get(&*text.source).or_else(|| self.gateways.get(&*text.source));
+        Some((caller.copied(), *self.services.get(&*text.destination)?))
+    }
+
     /// Caller and callee of a proxy's edge.
-    fn ends(&self, edge: &str) -> Option<(Option<usize>, usize)> {
+    fn ends_of_edge(&self, edge: &str) -> Option<(Option<usize>, usize)> {
         let (caller, callee) = parties(edge)?;
         // Services call from numbered slots, gateways from themselves.
         let from_service = edge.split("->").next().is_some_and(|slot| slot.contains('#'));
@@ -234,13 +223,14 @@ impl Numbers {
         self.breakers.clear();
     }
 
-    /// Takes one reading of the cells and gives the records of its moment, in the order of the map.
-    pub fn advance(
+    /// Takes one frame and gives the records of its moment, in the order of the map.
+    pub fn advance<'a>(
         &mut self,
         now: Nanos,
         map: &Map,
         index: &Index,
-        reading: Reading,
+        frame: &Frame,
+        text: impl Fn(SeriesId) -> Option<&'a SeriesText>,
         census: &Census,
         status: &Status,
     ) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
@@ -248,7 +238,7 @@ impl Numbers {
         self.edges.resize_with(map.edges.len(), EdgePast::default);
         self.phases.resize(map.edges.len(), 0.0);
         self.speeds.resize(map.edges.len(), 0.0);
-        let tick = self.difference(index, reading);
+        let tick = self.sort(index, frame, text);
         self.keep(now, &tick);
         let step = now.saturating_sub(self.last);
         self.window.push_back(tick);
@@ -265,45 +255,35 @@ impl Numbers {
         (nodes, edges)
     }
 
-    fn difference(&mut self, index: &Index, reading: Reading) -> Tick {
+    /// A frame by nodes and edges.
+    fn sort<'a>(
+        &self,
+        index: &Index,
+        frame: &Frame,
+        text: impl Fn(SeriesId) -> Option<&'a SeriesText>,
+    ) -> Tick {
         let mut tick =
             Tick { from: self.last, nodes: HashMap::new(), edges: HashMap::new(), versions: HashMap::new() };
-        let mut seen = HashSet::new();
-        for it in reading.edges {
-            let name = &it.edge.name;
-            seen.insert(name.clone());
-            let before = self.edges_before.entry(name.clone()).or_default();
-            let counts = before.advance(it.classes, it.retries, it.latency);
-            let Some((from, to)) = index.ends(name) else { continue };
-            for version in it.versions {
-                let key = (name.clone(), version.name.clone());
-                let before = self.versions_before.entry(key).or_default();
-                let grown = before.advance(version.classes, 0, version.latency);
-                tick.versions.entry((to, version.name)).or_default().add(&grown);
-            }
-            if counts.requests == 0 && counts.retries == 0 {
-                continue;
+        for delta in &frame.deltas {
+            let Some(text) = text(delta.series) else { continue };
+            let Some((from, to)) = index.ends(text) else { continue };
+            let mut counts = counts_of(delta, text);
+            if text.source.is_empty() {
+                // How long a gateway's requests take is how long what is behind it takes, which its edges say.
+                counts.latency.clear();
             }
             tick.nodes.entry(to).or_default().add(&counts);
+            if !text.version.is_empty() {
+                tick.versions.entry((to, text.version.to_string())).or_default().add(&counts);
+            }
             let Some(from) = from else { continue };
             if let Some(edge) = index.edges.get(&(from, to)) {
                 tick.edges.entry(*edge).or_default().add(&counts);
             }
             if index.gateways.values().any(|it| *it == from) {
-                // How long a gateway's requests take is how long what is behind it takes.
                 tick.nodes.entry(from).or_default().latency.merge(&counts.latency);
             }
         }
-        for it in reading.listeners {
-            let Some(node) = index.gateways.get(&it.listener) else { continue };
-            let before = self.listeners_before.entry(it.listener).or_default();
-            let counts = before.advance(it.classes, 0, Histogram::new());
-            let gateway = tick.nodes.entry(*node).or_default();
-            gateway.requests += counts.requests;
-            gateway.failed += counts.failed;
-        }
-        self.edges_before.retain(|name, _| seen.contains(name));
-        self.versions_before.retain(|(name, _), _| seen.contains(name));
         tick
     }
 
@@ -378,7 +358,7 @@ impl Numbers {
     fn count_breakers(&mut self, index: &Index, census: &Census) {
         self.breakers.clear();
         for it in &census.breakers {
-            let ends = index.ends(&it.edge).and_then(|(from, to)| Some((from?, to)));
+            let ends = index.ends_of_edge(&it.edge).and_then(|(from, to)| Some((from?, to)));
             let Some(edge) = ends.and_then(|it| index.edges.get(&it)) else { continue };
             let (open, all) = self.breakers.entry(*edge).or_default();
             *open = open.saturating_add(u16::from(it.open));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt;
 use telemetry::ids::TraceId;
+use telemetry::metrics::InstanceView;
 use units::Nanos;
 
 /// A line of an instance's log.
@@ -27,6 +28,8 @@ pub struct LogLine {
 /// Changes shown, and lines of logs.
 pub const CHANGES_MAX: usize = 50;
 pub const LOGS_MAX: usize = 100;
+/// Behind an instance's percentiles.
+pub const INSTANCES_OVER: Nanos = Nanos::from_secs(60);
 
 pub struct Sources<'a> {
     pub map: &'a Map,
@@ -38,6 +41,10 @@ pub struct Sources<'a> {
     /// Newest first.
     pub changes: &'a [Change],
     pub logs: &'a [LogLine],
+    /// Over [`INSTANCES_OVER`].
+    pub instances: &'a [InstanceView],
+    /// As [`crate::promises::Promises::of_service`] gives them.
+    pub promises: &'a [Value],
     pub started_unix_ms: u64,
 }
 
@@ -81,7 +88,7 @@ pub fn page(sources: &Sources<'_>, name: &str) -> Option<Value> {
         "calls": calls(sources, node),
         "instances": instances.iter().map(|it| instance(sources, &own, it)).collect::<Vec<_>>(),
         "versions": node.versions.iter().map(|it| version(past, it, node.versions.len())).collect::<Vec<_>>(),
-        "slo": slo(node, past),
+        "slo": slo(node, sources.promises),
         "changes": sources.changes.iter().take(CHANGES_MAX)
             .map(|it| json!({"at": it.unix_ms, "what": format!("{} ({})", it.text, it.who)})).collect::<Vec<_>>(),
         "lints": node.lints,
@@ -138,12 +145,16 @@ fn calls(sources: &Sources<'_>, node: &Node) -> Vec<Value> {
 }
 
 fn instance(sources: &Sources<'_>, own: &HashMap<u16, Value>, it: &InstanceStatus) -> Value {
-    let p99 = it.port.and_then(|port| own.get(&port)).map_or(Value::Null, |it| it["p99"].clone());
     let seen = it.port.and_then(|port| sources.numbers.instances.get(&port));
     let why = match (it.detail.is_empty(), seen.and_then(|it| it.verdict.as_deref())) {
         (false, _) => it.detail.clone(),
         (true, Some(verdict)) => verdict.to_owned(),
         (true, None) => "not judged yet".to_owned(),
+    };
+    let measured = sources.instances.iter().find(|view| *view.instance == *it.name);
+    let p99 = match measured.and_then(|it| it.latency.histogram().quantile(0.99)) {
+        Some(p99) => number(p99.as_millis_f64()),
+        None => it.port.and_then(|port| own.get(&port)).map_or(Value::Null, |it| it["p99"].clone()),
     };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
@@ -165,32 +176,31 @@ fn version(past: &NodePast, name: &str, versions: usize) -> Value {
     })
 }
 
-/// Over the seconds that are kept, a quarter of an hour at most; the promise's own window is longer and not watched yet.
-fn slo(node: &Node, past: &NodePast) -> Value {
+/// What was promised, as [`crate::promises`] watches it: over the promise's own window, or as much of it as was seen.
+fn slo(node: &Node, promises: &[Value]) -> Value {
     let Some(slo) = &node.slo else { return Value::Null };
-    let over = |seconds: usize| {
-        let rows = past.seconds.iter().rev().take(seconds).filter(|it| it.rate > 0.0);
-        let (all, bad) = rows.fold((0.0, 0.0), |(all, bad), it| {
-            (all + f64::from(it.rate), bad + f64::from(it.rate) * f64::from(it.errors))
-        });
-        (all > 0.0).then(|| bad / all)
+    let find = |target: f64, limit_ms: Option<f64>| {
+        promises
+            .iter()
+            .find(|it| it["target"].as_f64() == Some(target) && it["limit_ms"].as_f64() == limit_ms)
     };
+    let of = |it: Option<&Value>, key: &str| known(it.and_then(|it| it[key].as_f64()));
     let availability = slo.availability.map(|target| {
-        let allowed = 1.0 - target;
-        let burn = |seconds| over(seconds).filter(|_| allowed > 0.0).map(|bad| bad / allowed);
+        let it = find(target, None);
+        let burn = |key: &str| known(it.and_then(|it| it["rules"][0][key].as_f64()));
         json!({
-            "target": target, "good": over(past.seconds.len()).map(|bad| 1.0 - bad),
-            "budget_left": null, "burn_short": known(burn(60)), "burn_long": known(burn(past.seconds.len())),
+            "target": target, "good": of(it, "good"), "budget_left": of(it, "budget_left"),
+            "burn_short": burn("burn_short"), "burn_long": burn("burn_long"),
         })
     });
-    let lately = past.lately("");
     let latency: Vec<Value> = slo
         .latency
         .iter()
         .map(|(share, limit_ms)| {
-            let within = lately.latency.count_at_most(Nanos((limit_ms * 1e6) as u64));
-            let all = lately.latency.count();
-            json!({"share": share, "limit_ms": limit_ms, "good": (all > 0).then(|| within as f64 / all as f64)})
+            let it = find(*share, Some(Nanos::from_secs_f64(limit_ms / 1e3).as_millis_f64()));
+            json!({
+                "share": share, "limit_ms": limit_ms, "good": of(it, "good"), "budget_left": of(it, "budget_left"),
+            })
         })
         .collect();
     json!({"availability": availability, "latency": latency})

@@ -302,6 +302,12 @@ mod tests {
             request_bytes: 0,
             response_bytes: 0,
             error: "",
+            last: None,
+            tries: None,
+            counted: None,
+            breaker_open: false,
+            ejected: false,
+            fault: "",
             path_len: 0,
             path: [0; proxy::record::PATH_BYTES],
         }

@@ -4,17 +4,31 @@
 //! never across a wait. The data plane does not know that it is watched, but for one message a worker and tick.
 
 use crate::api::lock;
-use crate::live::{Frame, Live, Moment};
+use crate::doors::DoorCounters;
+use crate::keeper::{self, HandOver, hand_over};
+use crate::live::{Frame, Live, Moment, NodeRecord, flag};
 use crate::map::Map;
+use crate::measures::Measures;
 use crate::numbers::{Index, Numbers};
-use crate::spans::spans_of;
+use crate::promises::{Promises, Said};
+use crate::send::{Exporter, SendCounters, Settings};
+use crate::spans::{Names, spans_of};
 use crate::status::Status;
 use crate::tally::{Places, Tally};
 use proxy::observe::Observer;
+use proxy::record::Finished;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use telemetry::traces::{MemoryTraces, TraceSettings, TraceStore};
-use tokio::sync::{broadcast, watch};
+use telemetry::app::{AppMetrics, LogRing};
+use telemetry::freshness::Freshness;
+use telemetry::ids::TraceId;
+use telemetry::metrics::{Frame as Counted, Registry, SeriesSettings, Sparse};
+use telemetry::span::Span;
+use telemetry::traces::{MemoryTraces, TraceSettings};
+use tokio::sync::{broadcast, mpsc, watch};
 use units::{Histogram, Nanos};
 
 pub const TICK: Duration = Duration::from_millis(250);
@@ -26,7 +40,17 @@ const BEHIND_MAX: usize = 16;
 const RECORDS_MAX: usize = 16_384;
 /// The store's budgets on a machine that has other things to do.
 const TRACE_BYTES_MAX: usize = 64 << 20;
-const TRACES_MAX: usize = 50_000;
+const TRACES_MAX: usize = 100_000;
+/// Applications' own log lines and metrics.
+const LOG_BYTES_MAX: usize = 16 << 20;
+const APP_SERIES_MAX: usize = 20_000;
+
+/// Alerts that whoever tells them on may be behind.
+const ALERTS_BEHIND_MAX: usize = 256;
+/// Requests of one tick that may show what a bucket of a series looks like.
+const EXEMPLARS_A_TICK: usize = 1_000;
+/// What a marker's door is counted as; see [`crate::marker`].
+pub const MARKER: &str = "isobar-marker";
 
 /// The edge's clocks.
 #[derive(Clone)]
@@ -53,6 +77,13 @@ impl Clocks {
     }
 }
 
+/// What applications say of themselves.
+#[derive(Debug)]
+pub struct App {
+    pub logs: LogRing,
+    pub metrics: AppMetrics,
+}
+
 /// What the watcher knows.
 #[derive(Debug)]
 pub struct Watched {
@@ -63,6 +94,25 @@ pub struct Watched {
     pub tally: Mutex<Tally>,
     pub frames: broadcast::Sender<Frame>,
     pub traces: Mutex<MemoryTraces>,
+    /// What applications say over OTLP beside traces.
+    pub app: Mutex<App>,
+    pub door_counters: DoorCounters,
+    /// What the proxy's workers count into.
+    pub registry: Registry,
+    pub measures: Mutex<Measures>,
+    pub promises: Mutex<Promises>,
+    /// Services one of whose alerts is firing.
+    pub burning: Mutex<Vec<String>>,
+    pub alerts: broadcast::Sender<Said>,
+    pub spans_dropped: AtomicU64,
+    pub settings: Settings,
+    pub exporter: Exporter,
+    pub webhook_counters: Arc<SendCounters>,
+    pub freshness: Mutex<Freshness>,
+    /// Markers on their way, oldest first.
+    pub markers: Mutex<VecDeque<u64>>,
+    /// Spans for the collector, until somebody begins to send them.
+    pub(crate) outbox: Mutex<Option<mpsc::Receiver<Vec<Span>>>>,
     /// Ages that pages measured.
     pub ages: Mutex<Histogram>,
     observer: Mutex<Option<Observer>>,
@@ -70,6 +120,12 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(clocks: Clocks) -> Arc<Self> {
+        Self::with(clocks, Settings { slo_time_scale: 1.0, ..Settings::default() })
+    }
+
+    pub fn with(clocks: Clocks, outward: Settings) -> Arc<Self> {
+        let registry = Registry::new(SeriesSettings::default());
+        let (exporter, outbox) = Exporter::new(&outward);
         let settings =
             TraceSettings { bytes_max: TRACE_BYTES_MAX, traces_max: TRACES_MAX, ..TraceSettings::default() };
         Arc::new(Self {
@@ -85,6 +141,23 @@ impl Watched {
             tally: Mutex::default(),
             frames: broadcast::channel(BEHIND_MAX).0,
             traces: Mutex::new(MemoryTraces::new(settings)),
+            app: Mutex::new(App {
+                logs: LogRing::new(LOG_BYTES_MAX),
+                metrics: AppMetrics::new(APP_SERIES_MAX),
+            }),
+            door_counters: DoorCounters::default(),
+            measures: Mutex::new(Measures::new(registry.clone(), Nanos::ZERO)),
+            registry,
+            promises: Mutex::new(Promises::new(outward.slo_time_scale)),
+            burning: Mutex::default(),
+            alerts: broadcast::channel(ALERTS_BEHIND_MAX).0,
+            spans_dropped: AtomicU64::new(0),
+            settings: outward,
+            exporter,
+            webhook_counters: Arc::default(),
+            freshness: Mutex::default(),
+            markers: Mutex::default(),
+            outbox: Mutex::new(outbox),
             ages: Mutex::default(),
             observer: Mutex::default(),
         })
@@ -115,7 +188,11 @@ pub async fn watch(
     let mut index = Index::of(&watched.map());
     let mut places = Places::default();
     let mut tap = None;
-    let mut spans = Vec::new();
+    let mut names = Names::new(watched.registry.clone());
+    let mut new_map = None;
+    // Without its thread nothing is kept, and everything else goes on.
+    let keeper = keeper::start(Arc::clone(&watched)).ok();
+    crate::send::start(&watched);
     maps.mark_changed();
     loop {
         tick.tick().await;
@@ -128,6 +205,7 @@ pub async fn watch(
             let map = Arc::clone(&maps.borrow_and_update());
             index = take_over(&watched, &map);
             moved = true;
+            new_map = Some(map);
         }
         if moved {
             place(&watched, &said);
@@ -136,35 +214,115 @@ pub async fn watch(
         let Some(observer) = watched.observer() else { continue };
         let census = observer.census(PATIENCE).await;
         let now = watched.clocks.now();
-        let reading = observer.read();
         let map = watched.map();
-        let (nodes, edges) = lock(&watched.numbers).advance(now, &map, &index, reading, &census, &said);
+        let (counted, (mut nodes, edges)) = {
+            let mut measures = lock(&watched.measures);
+            let counted = measures.collect(now);
+            let text = |series| measures.text(series);
+            let records = lock(&watched.numbers).advance(now, &map, &index, &counted, text, &census, &said);
+            (counted, records)
+        };
+        flag_burning(&watched, &map, &mut nodes);
         let moment =
             Moment { since_start_ms: now.as_millis_f64(), unix_ms: watched.clocks.unix().as_millis_f64() };
         let frame = lock(&watched.live).push(moment, map.revision, nodes, edges);
         // Nobody looking is no mistake.
         let _ = watched.frames.send(frame);
+        acknowledge_markers(&watched, &counted);
 
         let tap = tap.get_or_insert_with(|| observer.events(RECORDS_MAX));
-        let (generation, names) = observer.edge_names();
+        let (generation, edge_names) = observer.edge_names();
+        let mut ended = Ended::default();
         let mut tally = lock(&watched.tally);
         for record in tap.try_iter().take(RECORDS_MAX) {
+            ended.note(&record);
             // A slot means another edge in another snapshot: such a record is left out rather than misnamed.
             if record.generation != generation {
                 continue;
             }
-            if let Some(Some(edge)) = names.get(record.edge as usize) {
-                spans_of(&record, &edge.name, &mut spans);
+            if let Some(Some(edge)) = edge_names.get(record.edge as usize) {
+                spans_of(&record, &edge.name, &mut names, &mut ended.spans);
                 tally.add(now, &map, &places, &record, &edge.name);
             }
         }
         tally.tick(now);
         drop(tally);
-        let unix = watched.clocks.unix();
-        let mut traces = lock(&watched.traces);
-        traces.add(&spans, unix);
-        traces.tick(unix);
-        spans.clear();
+        ended.keep(&watched, &said, now);
+        if let Some(keeper) = &keeper {
+            hand_over(&watched, keeper, HandOver { spans: ended.spans, frame: counted, map: new_map.take() });
+        }
+    }
+}
+
+/// Requests that ended within one tick, by what is kept of them.
+#[derive(Debug, Default)]
+struct Ended {
+    spans: Vec<Span>,
+    /// By address.
+    instances: HashMap<SocketAddr, (Sparse, u64)>,
+    shown: Vec<(telemetry::metrics::SeriesKey, TraceId, Nanos, Nanos)>,
+}
+
+impl Ended {
+    fn note(&mut self, record: &Finished) {
+        if let Some(address) = record.instance {
+            let (latency, errors) = self.instances.entry(address).or_default();
+            latency.record(record.duration);
+            *errors += u64::from(record.status == 0 || record.status >= 500);
+        }
+        if let (Some(counted), Some(trace)) = (record.counted, TraceId::new(record.trace_id))
+            && self.shown.len() < EXEMPLARS_A_TICK
+        {
+            self.shown.push((counted.series, trace, record.duration, record.started_unix));
+        }
+    }
+
+    fn keep(&mut self, watched: &Watched, status: &Status, now: Nanos) {
+        if self.instances.is_empty() && self.shown.is_empty() {
+            return;
+        }
+        let mut measures = lock(&watched.measures);
+        for (key, trace, value, at) in self.shown.drain(..) {
+            measures.exemplify(&key, trace, value, at);
+        }
+        let ours = status.services.iter().flat_map(|service| {
+            service.instances.iter().filter_map(move |it| Some((it.port?, &it.name, &service.name)))
+        });
+        let by_port: HashMap<u16, (&String, &String)> =
+            ours.map(|(port, name, service)| (port, (name, service))).collect();
+        for (address, (latency, errors)) in self.instances.drain() {
+            let known = by_port.get(&address.port()).filter(|_| address.ip().is_loopback());
+            if let Some((name, service)) = known {
+                measures.instances.add(name, service, &latency, errors, now);
+            }
+        }
+    }
+}
+
+fn flag_burning(watched: &Watched, map: &Map, nodes: &mut [NodeRecord]) {
+    let burning = lock(&watched.burning);
+    if burning.is_empty() {
+        return;
+    }
+    for record in nodes {
+        let name = map.nodes.get(record.id as usize).map(|it| &it.name);
+        if name.is_some_and(|it| burning.contains(it)) {
+            record.flags |= flag::SLO_BURNS;
+        }
+    }
+}
+
+/// Markers that this frame counted are in the numbers that anybody may ask for now.
+fn acknowledge_markers(watched: &Watched, counted: &Counted) {
+    let measures = lock(&watched.measures);
+    let is_marker = |series| measures.text(series).is_some_and(|it| &*it.destination == MARKER);
+    let came: u64 =
+        counted.deltas.iter().filter(|it| is_marker(it.series)).map(|it| it.latency.count()).sum();
+    drop(measures);
+    let now = watched.clocks.now();
+    for _ in 0..came {
+        let Some(marker) = lock(&watched.markers).pop_front() else { return };
+        lock(&watched.freshness).acknowledge(marker, now, Nanos::ZERO);
     }
 }
 

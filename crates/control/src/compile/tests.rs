@@ -146,9 +146,20 @@ fn the_most_specific_policy_is_in_force() {
     check(&config, "web#0->old", 1_000, false);
     check(&config, "edge->old!0", 5_000, false);
     let door = config.listeners.iter().find(|it| it.name == "web#0->cart").expect("it is there");
-    let routes: Vec<String> =
-        door.routes.iter().map(|it| format!("{:?} {:?}", it.matches.methods, it.matches.path)).collect();
-    assert_eq!(routes, ["[\"POST\"] Exact(\"/cart\")", "[] Prefix(\"/\")"]);
+    let routes: Vec<String> = door
+        .routes
+        .iter()
+        .map(|it| {
+            let config::Action::Forward(targets) = &it.action else { panic!("{it:?}") };
+            format!("{:?} {:?} {} as {}", it.matches.methods, it.matches.path, targets[0].edge, it.operation)
+        })
+        .collect();
+    let expected = [
+        "[\"GET\"] Template(\"/cart/{id}\") web#0->cart as GET /cart/{id}",
+        "[\"POST\"] Exact(\"/cart\") web#0->cart \"POST /cart\" as POST /cart",
+        "[] Prefix(\"/\") web#0->cart as ",
+    ];
+    assert_eq!(routes, expected, "each operation is told apart, and only one has an edge of its own");
 }
 
 #[test]

@@ -84,6 +84,9 @@ pub struct Slo {
     pub availability: Option<f64>,
     /// (share of requests, milliseconds).
     pub latency: Vec<(f64, f64)>,
+    /// How long a budget lasts.
+    #[serde(skip)]
+    pub window: units::Nanos,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -323,6 +326,7 @@ fn slo(service: &Service) -> Option<Slo> {
             .iter()
             .map(|(share, limit)| (share.fraction(), limit.value.as_millis_f64()))
             .collect(),
+        window: slo.window,
     })
 }
 

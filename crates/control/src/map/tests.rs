@@ -47,7 +47,8 @@ fn a_map_says_who_calls_whom() {
     assert!(map.nodes.iter().enumerate().all(|(at, it)| it.id as usize == at));
     let web = map.find("web").expect("web");
     assert_eq!((web.kind, web.team, web.concurrency), ("http", Some(0), Some(8)));
-    assert_eq!(web.slo, Some(Slo { availability: Some(0.999), latency: vec![(0.99, 250.0)] }));
+    let promised = web.slo.as_ref().map(|it| (it.availability, it.latency.as_slice()));
+    assert_eq!(promised, Some((Some(0.999), &[(0.99, 250.0)][..])));
     assert!(web.lints.iter().any(|it| it.code == "L007"), "one replica: {:?}", web.lints);
     assert!(map.find("cart").expect("cart").lints.iter().all(|it| it.code != "L007"));
     let timeout = web.policy.iter().find(|it| it.edge == "web -> cart" && it.key == "timeout");

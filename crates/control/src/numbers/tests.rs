@@ -1,8 +1,9 @@
 use super::*;
 use crate::map::{Edge, Node};
 use crate::status::{InstanceStatus, ServiceStatus};
-use proxy::observe::{BreakerSeen, EdgeReading, ListenerReading};
+use proxy::observe::BreakerSeen;
 use std::sync::Arc;
+use telemetry::metrics::{Class, Counters, Sparse};
 
 /// A gateway calls web, web calls cart.
 fn map() -> Map {
@@ -51,30 +52,32 @@ fn status() -> Status {
     Status { services: vec![web], ..Status::default() }
 }
 
-/// Edge name, answers of class 2, answers of class 5, retries, and the latency of each in milliseconds.
-type Row = (&'static str, u64, u64, u64, u64);
+/// Caller, callee, good answers, bad answers, retries, and the latency of each in milliseconds.
+type Row = (&'static str, &'static str, u64, u64, u64, u64);
 
-fn reading(rows: &[Row], gateway: u64) -> Reading {
-    let edges = rows.iter().map(|(name, good, bad, retries, ms)| {
-        let mut latency = Histogram::new();
-        latency.record_n(Nanos::from_millis(*ms), good + bad);
-        EdgeReading {
-            edge: Arc::new(proxy::config::Edge {
-                name: (*name).to_owned(),
-                service: String::new(),
-                settings: policy::settings::EdgeSettings::default(),
-                replay_bytes_max: units::Bytes(0),
-                home: None,
-                ways: Vec::new(),
-            }),
-            classes: [0, 0, *good, 0, 0, *bad],
-            retries: *retries,
-            latency,
-            versions: Vec::new(),
+/// What happened, and the names of its series. Nobody's calls are what the gateway let in.
+fn frame(rows: &[Row]) -> (Frame, Vec<SeriesText>) {
+    let (mut frame, mut texts) = (Frame::default(), Vec::new());
+    for (source, destination, good, bad, retries, ms) in rows {
+        for (class, many) in [(Class::Success, *good), (Class::ServerError, *bad)] {
+            let mut latency = Sparse::default();
+            (0..many).for_each(|_| latency.record(Nanos::from_millis(*ms)));
+            let mut counters = Counters::default();
+            counters[Counter::Retries as usize] = if class == Class::Success { *retries } else { 0 };
+            frame.deltas.push(Delta { series: SeriesId(texts.len() as u32), latency, counters });
+            let none: Arc<str> = "".into();
+            texts.push(SeriesText {
+                source: (*source).into(),
+                destination: (*destination).into(),
+                operation: "GET /".into(),
+                version: none.clone(),
+                source_zone: none.clone(),
+                destination_zone: none,
+                class,
+            });
         }
-    });
-    let listener = ListenerReading { listener: "edge".to_owned(), classes: [0, 0, gateway, 0, 0, 0] };
-    Reading { generation: 1, edges: edges.collect(), listeners: vec![listener] }
+    }
+    (frame, texts)
 }
 
 struct Watch {
@@ -88,20 +91,27 @@ impl Watch {
         Self { numbers: Numbers::default(), map: map(), ticks: 0 }
     }
 
-    fn tick(&mut self, rows: &[Row], gateway: u64, census: &Census) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
+    fn tick(&mut self, rows: &[Row], census: &Census) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
         self.ticks += 1;
         let now = Nanos::from_millis(250 * self.ticks);
         let index = Index::of(&self.map);
-        self.numbers.advance(now, &self.map, &index, reading(rows, gateway), census, &status())
+        let (frame, texts) = frame(rows);
+        let text = |series: SeriesId| texts.get(series.0 as usize);
+        self.numbers.advance(now, &self.map, &index, &frame, text, census, &status())
     }
 }
 
 #[test]
-fn slots_and_operations_of_one_pair_are_one_edge() {
+fn series_of_one_pair_are_one_edge() {
     let mut watch = Watch::new();
-    let rows =
-        [("web#0->cart \"GET /\"", 6, 0, 0, 10), ("web#1->cart!2", 2, 2, 5, 10), ("edge->web", 5, 0, 0, 40)];
-    let (nodes, edges) = watch.tick(&rows, 7, &Census::default());
+    let rows = [
+        ("web", "cart", 6, 0, 0, 10),
+        ("web", "cart", 2, 2, 5, 10),
+        ("edge", "web", 5, 0, 0, 40),
+        ("", "edge", 7, 0, 0, 99),
+        ("nobody", "nowhere", 1, 0, 0, 1),
+    ];
+    let (nodes, edges) = watch.tick(&rows, &Census::default());
     assert_eq!((nodes[2].rate, nodes[2].errors), (40.0, 0.2));
     assert_eq!((edges[1].rate, edges[1].errors, edges[1].retries), (40.0, 0.2, 0.5));
     assert_eq!(nodes[0].rate, 28.0, "a gateway also counts what it answers itself");
@@ -113,21 +123,13 @@ fn slots_and_operations_of_one_pair_are_one_edge() {
 fn the_window_slides_and_then_forgets() {
     let mut watch = Watch::new();
     let census = Census::default();
-    let first: [Row; 1] = [("web#0->cart", 100, 0, 0, 5)];
-    watch.tick(&first, 0, &census);
-    let rates: Vec<f32> = (0..5).map(|_| watch.tick(&first, 0, &census).1[1].rate).collect();
+    let first: [Row; 1] = [("web", "cart", 100, 0, 0, 5)];
+    watch.tick(&first, &census);
+    let rates: Vec<f32> = (0..5).map(|_| watch.tick(&[], &census).1[1].rate).collect();
     assert_eq!(rates, [200.0, 400.0 / 3.0, 100.0, 0.0, 0.0]);
-    let (nodes, edges) = watch.tick(&first, 0, &census);
+    let (nodes, edges) = watch.tick(&[], &census);
     assert!(nodes[2].p99_ms.is_nan() && nodes[2].errors.is_nan(), "nothing asked, nothing known");
     assert_eq!(edges[1].speed, 0.0);
-}
-
-#[test]
-fn new_cells_under_an_old_name_count_from_nothing() {
-    let mut watch = Watch::new();
-    watch.tick(&[("web#0->cart", 1_000, 0, 0, 5)], 0, &Census::default());
-    let (_, edges) = watch.tick(&[("web#0->cart", 10, 0, 0, 5)], 0, &Census::default());
-    assert_eq!(edges[1].rate, 2_020.0, "a thousand and ten within half a second");
 }
 
 #[test]
@@ -157,14 +159,14 @@ fn instances_are_counted_once_whoever_sees_them() {
         silent_workers: 0,
     };
     let mut watch = Watch::new();
-    let (nodes, edges) = watch.tick(&[], 0, &census);
+    let (nodes, edges) = watch.tick(&[], &census);
     let web = nodes[1];
     assert_eq!((web.healthy, web.instances, web.ejected, web.flags), (1, 2, 1, flag::STARTING));
     // Nine at one with room for four, one at the other: five of eight places, five of twenty seats.
     assert_eq!((web.concurrency, web.queue), (5.0 / 8.0, 5.0 / 20.0));
     assert_eq!((edges[1].breakers_open, edges[1].breakers), (1, 2));
     census.silent_workers = 1;
-    let (nodes, edges) = watch.tick(&[], 0, &census);
+    let (nodes, edges) = watch.tick(&[], &census);
     assert!(nodes[1].concurrency.is_nan(), "half a census is no number");
     assert_eq!(edges[1].breakers, 0);
 }
@@ -172,8 +174,8 @@ fn instances_are_counted_once_whoever_sees_them() {
 #[test]
 fn seconds_close_and_are_bounded() {
     let mut watch = Watch::new();
-    for tick in 1..=4 * (NODE_SECONDS as u64 + 30) {
-        watch.tick(&[("web#0->cart", tick * 10, 0, 0, 5)], 0, &Census::default());
+    for _ in 1..=4 * (NODE_SECONDS as u64 + 30) {
+        watch.tick(&[("web", "cart", 10, 0, 0, 5)], &Census::default());
     }
     let cart = &watch.numbers.nodes[2];
     assert_eq!((cart.seconds.len(), cart.recent.len()), (NODE_SECONDS, RECENT_SECONDS));
@@ -190,8 +192,8 @@ fn seconds_close_and_are_bounded() {
 #[test]
 fn a_new_map_keeps_the_past_of_who_stayed() {
     let mut watch = Watch::new();
-    for tick in 1..=8 {
-        watch.tick(&[("web#0->cart", tick * 10, 0, 0, 5)], 0, &Census::default());
+    for _ in 1..=8 {
+        watch.tick(&[("web", "cart", 10, 0, 0, 5)], &Census::default());
     }
     let before = map();
     let mut after = map();

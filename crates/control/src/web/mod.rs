@@ -69,7 +69,7 @@ impl std::fmt::Debug for Web {
 pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> Router {
     let web = Web {
         api: api.clone(),
-        watched,
+        watched: Arc::clone(&watched),
         page,
         logs,
         zipkin: Arc::new(ZipkinSettings::default()),
@@ -86,10 +86,11 @@ pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> R
         .route("/v1/zoom", get(zoom::zoom))
         .route("/v1/act", post(acts::act))
         .route("/v1/acts", get(acts::acts))
-        .route("/metrics", get(metrics))
         .fallback(other)
         .layer(DefaultBodyLimit::max(SPANS_BYTES_MAX))
         .with_state(web)
+        .merge(crate::exports::routes(Arc::clone(&watched)))
+        .merge(crate::observed::routes(Arc::clone(&watched)))
         .merge(api::routes(api))
 }
 
@@ -296,10 +297,16 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
         // Logs are files; whoever waits for a disk waits alone.
         tokio::task::spawn_blocking(move || logs(&name, page::LOGS_MAX)).await.unwrap_or_default()
     };
+    let (instances, promises) = {
+        let now = web.watched.clocks.now();
+        let instances = lock(&web.watched.measures).instances.view(Some(&name), page::INSTANCES_OVER, now);
+        (instances, lock(&web.watched.promises).of_service(&name))
+    };
     let document = {
+        // The store first: somebody's search may hold it, and frames must not wait for that behind the numbers.
+        let traces = lock(&web.watched.traces);
         let numbers = lock(&web.watched.numbers);
         let tally = lock(&web.watched.tally);
-        let traces = lock(&web.watched.traces);
         let sources = page::Sources {
             map: &map,
             numbers: &numbers,
@@ -308,6 +315,8 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
             status: &status,
             changes: &changes,
             logs: &logs,
+            instances: &instances,
+            promises: &promises,
             started_unix_ms: web.watched.clocks.started_unix_ms,
         };
         page::page(&sources, &name)
@@ -316,26 +325,6 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
         Refusal::not_found(format!("nothing here is called `{name}`; /v1/map lists who there is"))
     })?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(document)).into_response())
-}
-
-/// The proxy's counters, and how old what pages show is.
-async fn metrics(State(web): State<Web>) -> Response {
-    use std::fmt::Write;
-    let mut text = web.watched.observer().map(|it| it.stats_text()).unwrap_or_default();
-    let ages = lock(&web.watched.ages).clone();
-    let name = "isobar_map_age_seconds";
-    let _ = writeln!(
-        text,
-        "# HELP {name} Age of the oldest request that a frame showed first, once it was drawn."
-    );
-    let _ = writeln!(text, "# TYPE {name} histogram");
-    for bound in [100, 250, 300, 400, 500, 750, 1_000, 2_000, 5_000] {
-        let count = ages.count_at_most(Nanos::from_millis(bound));
-        let _ = writeln!(text, "{name}_bucket{{le=\"{}\"}} {count}", bound as f64 / 1e3);
-    }
-    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", ages.count());
-    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", ages.sum() as f64 / 1e9, ages.count());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Traces, and the page for everything that is no path of the API.
@@ -348,22 +337,26 @@ async fn other(State(web): State<Web>, request: Request) -> Response {
             return Refusal { status: 413, message: format!("at most {SPANS_BYTES_MAX} bytes at once") }
                 .into_response();
         };
-        let headers: Vec<(&str, &str)> = parts
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-            .collect();
-        let asked = telemetry::http::Request {
-            method: parts.method.as_str(),
-            path: &path,
-            query: parts.uri.query().unwrap_or(""),
-            headers: &headers,
-            body: &body,
-        };
-        let answer = handle(&web.zipkin, &mut *lock(&web.watched.traces), &asked, web.watched.clocks.unix());
-        return match answer {
-            Some(answer) => from_telemetry(answer),
-            None => api::unknown().await.into_response(),
+        // A search takes its time, and frames must not wait for it.
+        let answer = tokio::task::spawn_blocking(move || {
+            let headers: Vec<(&str, &str)> = parts
+                .headers
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+                .collect();
+            let asked = telemetry::http::Request {
+                method: parts.method.as_str(),
+                path: &path,
+                query: parts.uri.query().unwrap_or(""),
+                headers: &headers,
+                body: &body,
+            };
+            handle(&web.zipkin, &mut *lock(&web.watched.traces), &asked, web.watched.clocks.unix())
+        });
+        return match answer.await {
+            Ok(Some(answer)) => from_telemetry(answer),
+            Ok(None) => api::unknown().await.into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         };
     }
     if path.starts_with("/v1/") || !matches!(parts.method, Method::GET | Method::HEAD) {

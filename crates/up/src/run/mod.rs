@@ -31,6 +31,7 @@ use control::compile::{Compiler, Door};
 use control::history::{Change, History};
 use control::map::Map;
 use control::registry::{InstanceId, Registry};
+use control::send::Settings as Outward;
 use control::status::{Address, Status};
 use control::watch::{Clocks, Watched};
 use control::web;
@@ -122,6 +123,8 @@ pub(crate) enum Inner {
     Left(Key),
     /// What an instance that was not started here answered to its check.
     Elsewhere(InstanceId, SocketAddr, Result<(), String>),
+    /// Something that a person should read.
+    Alert(String),
 }
 
 pub(crate) struct Runner {
@@ -139,6 +142,8 @@ pub(crate) struct Runner {
     /// By (caller's slot, callee).
     doors: BTreeMap<(String, String), (Door, ports::Held)>,
     gateways: BTreeMap<String, wiring::Gateway>,
+    /// Where marker requests are answered; `None` if no port was left for that.
+    marker: Option<ports::Held>,
     faults: BTreeMap<String, proxy::config::Fault>,
     traffic: traffic::TrafficDesk,
     live: HashMap<Key, Live>,
@@ -269,10 +274,13 @@ impl Runner {
             salt = salt.wrapping_mul(31).wrapping_add(u64::from(byte));
         }
         let started = now();
-        let watched = Watched::new(Clocks {
+        let clocks = Clocks {
             now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
             started_unix_ms,
-        });
+        };
+        let (outward, mistakes) = Outward::from_environment(|name| std::env::var(name).ok());
+        mistakes.into_iter().for_each(|it| say(Say::Problem(it)));
+        let watched = Watched::with(clocks, outward);
         let map = Map::of(&system, (options.today)(), None);
         let runner = Self {
             system: Rc::new(system),
@@ -285,6 +293,7 @@ impl Runner {
             ports: Ports::new(salt),
             doors: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            marker: None,
             faults: BTreeMap::new(),
             traffic: traffic::TrafficDesk::default(),
             live: HashMap::new(),
@@ -318,6 +327,7 @@ impl Runner {
         };
         let mut runner = runner;
         runner.open_gateways()?;
+        runner.marker = runner.ports.hold("marker").ok();
         runner.serve_api(wishes, Arc::clone(&registry_changed))?;
         Ok((runner, Wires { inbox: inbox_end, wishes: wishes_end, registry_changed }))
     }
@@ -411,6 +421,7 @@ impl Runner {
             }
             Inner::Synthetic(key, told) => self.on_told(key, told),
             Inner::Elsewhere(id, address, answer) => self.on_answer_from_elsewhere(&id, address, answer),
+            Inner::Alert(line) => (self.say)(Say::Problem(line)),
             Inner::Left(key) => {
                 let known = self.known_pids();
                 let strays = kill_marked(&self.mark_of(key), &known);

@@ -1,9 +1,11 @@
 //! The API and the map: served on a thread of their own from what the loop publishes, so that a page that asks too much
 //! never slows the supervisor.
 
-use super::{RunError, Runner, io, slot};
+use super::{Inner, RunError, Runner, io, slot};
 use crate::state::Found;
 use control::api::{self, Api, Request};
+use control::doors::Doors;
+use control::observed;
 use control::page::LogLine;
 use control::status::Address;
 use control::watch::watch as watch_over;
@@ -33,19 +35,39 @@ impl Runner {
             now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
         };
         listener.set_nonblocking(true).map_err(io("cannot open the API"))?;
+        let (doors, telemetry_addresses) = self.open_telemetry_doors()?;
         let watched = Arc::clone(&self.watched);
         let watching = watch_over(Arc::clone(&watched), self.maps.subscribe(), self.status.subscribe());
-        let router = web::router(api, watched, self.options.page, self.logs_reader());
+        let told = {
+            let inbox = self.inbox.clone();
+            // A line may be lost in a flood of them; the history has it.
+            observed::tell(api.clone(), Arc::clone(&watched), move |line| {
+                drop(inbox.try_send(Inner::Alert(line)))
+            })
+        };
+        let marker = self.marker.as_ref().map(|it| it.address);
+        let router = web::router(api, Arc::clone(&watched), self.options.page, self.logs_reader());
         let router = api::guard(router, token.clone().into());
         std::thread::Builder::new()
             .name("api".to_owned())
             .spawn(move || {
-                // One thread is plenty: answers are copies of what is already there.
+                // One thread is plenty for answers, which are copies of what is already there; the other reads what
+                // applications send.
                 let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 let Ok(runtime) = runtime else { return };
                 runtime.block_on(async {
                     tokio::spawn(watching);
+                    tokio::spawn(told);
+                    if let Some(door) = marker {
+                        tokio::spawn(control::marker::send(Arc::clone(&watched), door));
+                    }
+                    let shared = Doors::new(watched);
+                    for listener in doors {
+                        if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                            tokio::spawn(Arc::clone(&shared).serve(listener));
+                        }
+                    }
                     if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
                         let _ = axum::serve(listener, router).await;
                     }
@@ -65,6 +87,7 @@ impl Runner {
             url: format!("{url}/"),
             note: None,
         });
+        self.addresses.extend(telemetry_addresses);
         let found = Found {
             name: self.options.name.clone(),
             system: self.system.name.clone(),
@@ -74,6 +97,20 @@ impl Runner {
             token,
         };
         self.folder.publish(&found).map_err(io("cannot say where the API is"))
+    }
+
+    /// Where applications send their telemetry, and where others' tools read ours.
+    fn open_telemetry_doors(&mut self) -> Result<(Vec<std::net::TcpListener>, Vec<Address>), RunError> {
+        let what = "cannot open the doors for telemetry";
+        let (mut doors, mut addresses) = (Vec::new(), Vec::new());
+        for kind in ["zipkin", "otlp"] {
+            let listener = self.ports.bind(kind)?;
+            listener.set_nonblocking(true).map_err(io(what))?;
+            let url = format!("http://{}", listener.local_addr().map_err(io(what))?);
+            addresses.push(Address { kind: kind.to_owned(), name: kind.to_owned(), url, note: None });
+            doors.push(listener);
+        }
+        Ok((doors, addresses))
     }
 
     /// For a service's page: the newest lines of its instances.

@@ -151,6 +151,7 @@ impl Runner {
         Topology {
             instances,
             doors: self.doors.values().map(|(door, _)| door.clone()).collect(),
+            marker: self.marker.as_ref().map(|it| it.address),
             gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
             faults: self.faults.clone(),
             links: if self.options.places { distances(&self.system) } else { Vec::new() },
@@ -164,7 +165,7 @@ impl Runner {
     pub(super) fn apply(&mut self) -> Result<(), String> {
         self.dirty = false;
         let config = self.compiler.compile(&self.system, &self.topology());
-        let started = self.plane.apply(config)?;
+        let started = self.plane.apply(config, &self.watched.registry)?;
         if let Some(observer) = started {
             self.watched.observe(observer);
         }
