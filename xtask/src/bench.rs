@@ -14,7 +14,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("no bench is called `{unknown}`; there are: {}", known.join(", "));
     }
-    let chosen: Vec<&String> = if parts.is_empty() { known.iter().collect() } else { parts };
+    let mut chosen: Vec<&String> = if parts.is_empty() { known.iter().collect() } else { parts };
+    // What statistics cost the proxy is telemetry's mark, measured where both are wired together.
+    let cost = known.iter().find(|part| *part == "control" && !chosen.contains(part));
+    if let (true, Some(cost)) = (chosen.iter().any(|part| *part == "telemetry"), cost) {
+        chosen.push(cost);
+    }
     for part in chosen {
         let mut command = vec!["run", "--release", "--package", part, "--example", "bench", "--"];
         command.extend(flags.iter().map(|flag| flag.as_str()));

@@ -111,13 +111,19 @@ struct Entry {
     sequence: u64,
     /// The next trace whose id has the same low half.
     next_alike: Slot,
+    /// Who called whom in it, once it was decided for; gone again when another span comes.
+    links: Option<Box<[LinkCount]>>,
 }
+
+/// Caller, callee, calls and errors.
+type LinkCount = (NameId, NameId, u32, u32);
 
 impl Entry {
     fn bytes(&self) -> usize {
         // An entry, its places in the two queues, the maps by id and by time.
         const FIXED: usize = size_of::<Entry>() + 16 + 16 + 48 + 48;
-        FIXED + self.blob.capacity() + self.services.capacity() * size_of::<(NameId, Nanos)>()
+        let links = self.links.as_ref().map_or(0, |links| links.len() * size_of::<LinkCount>());
+        FIXED + links + self.blob.capacity() + self.services.capacity() * size_of::<(NameId, Nanos)>()
     }
 }
 
@@ -279,6 +285,7 @@ impl MemoryTraces {
             services: Vec::new(),
             sequence,
             next_alike,
+            links: None,
         };
         self.bytes += entry.bytes();
         self.slots[slot as usize] = Some(entry);
@@ -297,6 +304,7 @@ impl MemoryTraces {
         }
         let before = entry.bytes();
         codec::put(&mut entry.blob, &mut self.names, span);
+        entry.links = None;
         entry.spans += 1;
         entry.changed = now;
         entry.reasons = entry.reasons.with(Reasons::of(span));
@@ -406,6 +414,18 @@ impl MemoryTraces {
         }
     }
 
+    /// What a trace adds to links, so that nobody has to read it again for that. `None` if a name has no number.
+    fn link_counts(&self, entry: &Entry) -> Option<Box<[LinkCount]>> {
+        let mut linker = Linker::default();
+        linker.add_trace(self.decode_outline(entry));
+        let count = |link: Link| {
+            let narrow = |count: u64| u32::try_from(count).ok();
+            let names = self.names.find(&link.parent).zip(self.names.find(&link.child))?;
+            Some((names.0, names.1, narrow(link.calls)?, narrow(link.errors)?))
+        };
+        linker.links().into_iter().map(count).collect()
+    }
+
     fn stay_within_budget(&mut self) {
         while self.bytes + self.names.bytes() > self.settings.bytes_max
             || self.by_arrival_len() > self.settings.traces_max
@@ -446,6 +466,7 @@ impl MemoryTraces {
         let keep = !entry.reasons.is_empty();
         if keep {
             let before = entry.bytes();
+            entry.links = self.link_counts(&entry);
             entry.state = State::Kept;
             entry.blob.shrink_to_fit();
             entry.services.shrink_to_fit();
@@ -642,17 +663,29 @@ impl TraceStore for MemoryTraces {
 
     fn links(&self, from: Nanos, to: Nanos) -> Vec<Link> {
         let mut linker = Linker::default();
+        let mut sums: HashMap<(NameId, NameId), (u64, u64)> = HashMap::new();
         for (_, slot) in self.by_moment.range((from, 0)..=(to, NO_SLOT)) {
             let Some(entry) = self.entry(*slot) else { continue };
             let low = entry.id.low();
             if self.by_low_id.get(&low) == Some(slot) && entry.next_alike == NO_SLOT {
-                linker.add_trace(self.decode_outline(entry));
+                let Some(links) = &entry.links else {
+                    linker.add_trace(self.decode_outline(entry));
+                    continue;
+                };
+                for (parent, child, calls, errors) in links {
+                    let sum = sums.entry((*parent, *child)).or_default();
+                    sum.0 += u64::from(*calls);
+                    sum.1 += u64::from(*errors);
+                }
             } else if self.alike(low).filter(|it| self.in_time(*it, from, to)).min() == Some(*slot) {
                 // Two lengths of one id: one trace, taken when its first half comes by.
                 let halves =
                     self.alike(low).filter(|it| self.in_time(*it, from, to)).filter_map(|it| self.entry(it));
                 linker.add_trace(halves.flat_map(|entry| self.decode_outline(entry)).collect());
             }
+        }
+        for ((parent, child), (calls, errors)) in sums {
+            linker.add(self.names.text(parent), self.names.text(child), calls, errors);
         }
         for minute in self.gone_links.range(from.0 / MINUTE..=to.0 / MINUTE).map(|(_, minute)| minute) {
             for ((parent, child), (calls, errors)) in &minute.counts {
