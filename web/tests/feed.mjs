@@ -77,9 +77,14 @@ function message(payload, opcode) {
   return Buffer.concat([head, payload]);
 }
 
-export function serve(doc, port) {
+export function serve(doc, port, every = 250) {
   const server = createServer((request, response) => {
     const path = normalize(new URL(request.url, "http://x").pathname);
+    if (path.startsWith("/v1/") && path !== "/v1/map") {
+      response.statusCode = 404;
+      response.end("{}");
+      return;
+    }
     if (path === "/v1/map") {
       response.setHeader("Content-Type", "application/json");
       response.end(JSON.stringify(doc));
@@ -114,7 +119,7 @@ export function serve(doc, port) {
       socket.write(bytes);
       if (sequence % 4 === 0) socket.write(message(Buffer.from(JSON.stringify({ marker: sequence })), 1));
     }
-  }, 250);
+  }, every);
   server.listen(port, "127.0.0.1");
   return () => {
     clearInterval(timer);

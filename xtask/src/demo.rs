@@ -27,7 +27,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         other => bail!("demo takes `--seconds N` or nothing, not `{}`", other.join(" ")),
     };
     if ["node", "npm"].iter().all(|tool| run::output(tool, &["--version"]).is_ok()) {
-        ui::run()?;
+        ui::build()?;
     } else {
         eprintln!("without node and npm there is no page to embed; everything else is shown");
     }

@@ -22,7 +22,10 @@ cargo xtask <chore>
   bench [PART...]     speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named)
   fuzz [TARGET...] [--seconds N]
                       every fuzz target on its corpus and on mutations of it (default 60 s each)
-  ui [test]           build the web map (needs Node), or check and test its source
+  ui                  build the web map (needs Node)
+  ui test [--browser] check its types and test its parts; or test the page in Chromium, with a real system behind it
+  ui bench | ui shots [FOLDER]
+                      measure the page in Chromium against its marks; or take a picture of every view
   ci                  what CI runs: .ci/run
 ";
 
@@ -39,8 +42,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
-        "ui" if rest.first().is_some_and(|word| word == "test") => ui::test(),
-        "ui" => ui::run(),
+        "ui" => ui::run(rest),
         "ci" => run::step("bash", &[".ci/run"]),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");

@@ -1,11 +1,29 @@
 //! Builds the web map with npm into `web/dist`, which the `ui` crate embeds. Not part of `cargo build`: a clone
 //! without Node must build, with a page that says how to get the real one.
+//!
+//! What a browser is needed for (tests, measurements, pictures) says "skipped" where there is none.
 
 use crate::run;
-use anyhow::{Context, Result};
-use std::path::Path;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => build(),
+        ["test"] => test(),
+        ["test", "--browser"] => browser_test(),
+        ["bench"] => with_browser("quick", &["web/tests/bench.mjs"]),
+        ["shots"] => with_browser("quick", &["web/tests/shots.mjs", "target/shots"]),
+        ["shots", folder] => with_browser("quick", &["web/tests/shots.mjs", folder]),
+        _ => bail!(
+            "ui takes nothing, `test`, `test --browser`, `bench` or `shots [FOLDER]`, not `{}`",
+            args.join(" ")
+        ),
+    }
+}
+
+pub(crate) fn build() -> Result<()> {
     install()?;
     clean(&run::root().join("web/dist"))?;
     run::step("npm", &["--prefix", "web", "run", "--silent", "build"])?;
@@ -13,10 +31,64 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Types and unit tests of the page.
-pub(crate) fn test() -> Result<()> {
+fn test() -> Result<()> {
     install()?;
     run::step("npm", &["--prefix", "web", "run", "--silent", "check"])?;
+    finds_a_mistake()?;
     run::step("npm", &["--prefix", "web", "run", "--silent", "test"])
+}
+
+/// A checker that finds nothing is believed only if it finds what was put there to be found.
+fn finds_a_mistake() -> Result<()> {
+    let seeded = run::root().join("web/tests/seeded");
+    let status = Command::new("npx")
+        .args(["--prefix", "..", "svelte-check", "--tsconfig", "./tsconfig.json"])
+        .current_dir(seeded)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("cannot start `npx`")?;
+    if status.success() {
+        bail!("svelte-check did not see the mistake in web/tests/seeded: it checks nothing");
+    }
+    Ok(())
+}
+
+/// The page in a browser, with a real system behind it.
+fn browser_test() -> Result<()> {
+    with_browser("dev", &["--test", "--test-reporter=spec", "web/tests/e2e/map.test.mjs"])
+}
+
+/// Runs a script with Node that finds a browser in `CHROMIUM` and an `isobar` with today's page in `ISOBAR`.
+fn with_browser(profile: &str, node: &[&str]) -> Result<()> {
+    let Some(browser) = browser() else {
+        eprintln!(
+            "skipped: chromium is not installed (Debian: apt-get install chromium; or name one in CHROMIUM)"
+        );
+        return Ok(());
+    };
+    build()?;
+    run::step("cargo", &["build", "--profile", profile, "--package", "cli"])?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let isobar = run::target_dir().join(folder).join("isobar");
+    eprintln!("\x1b[2m$ node {}\x1b[0m", node.join(" "));
+    let status = Command::new("node")
+        .args(node)
+        .current_dir(run::root())
+        .env("CHROMIUM", browser)
+        .env("ISOBAR", isobar)
+        .status()
+        .context("cannot start `node`")?;
+    if !status.success() {
+        bail!("`node {}` failed ({status})", node.join(" "));
+    }
+    Ok(())
+}
+
+fn browser() -> Option<PathBuf> {
+    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
+    let known = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    named.into_iter().chain(known.map(PathBuf::from)).find(|it| it.exists())
 }
 
 fn install() -> Result<()> {

@@ -16,6 +16,7 @@
 use crate::endpoint::Endpoint;
 use crate::settings;
 use crate::{Health, Outcome};
+use std::fmt;
 use units::Nanos;
 
 /// What is held against one instance.
@@ -55,6 +56,32 @@ pub enum KeptBecause {
     LastAvailable,
     /// As many as allowed are out already.
     ShareMax { ejected: u32, instances: u32 },
+}
+
+/// For a person who asks why an instance is, or is not, in use.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (cause, kept) = match self {
+            Self::Ejected { cause, .. } => (cause, None),
+            Self::Kept { cause, because } => (cause, Some(because)),
+        };
+        match cause {
+            Cause::Consecutive { failures } => write!(f, "{failures} failures in a row")?,
+            Cause::Deviation { success_millionths, needed_millionths } => {
+                let percent = |millionths: &u32| f64::from(*millionths) / 1e4;
+                let (is, needed) = (percent(success_millionths), percent(needed_millionths));
+                write!(f, "{is:.1} % of its calls succeed where the others make {needed:.1} % the least")?;
+            }
+            Cause::FailureShare { failures, calls } => write!(f, "{failures} of {calls} calls failed")?,
+        }
+        match kept {
+            None => Ok(()),
+            Some(KeptBecause::LastAvailable) => f.write_str("; kept, for nobody else is available"),
+            Some(KeptBecause::ShareMax { ejected, instances }) => {
+                write!(f, "; kept, for {ejected} of {instances} are out already and no more may be")
+            }
+        }
+    }
 }
 
 /// What a sweep did.
@@ -263,6 +290,36 @@ mod tests {
     use crate::Place;
     use proptest::prelude::*;
     use units::Percent;
+
+    #[test]
+    fn a_verdict_is_said_in_words() {
+        let row = Cause::Consecutive { failures: 5 };
+        let cases = [
+            (Verdict::Ejected { cause: row, until: Nanos(9) }, "5 failures in a row"),
+            (
+                Verdict::Ejected { cause: Cause::FailureShare { failures: 9, calls: 10 }, until: Nanos(9) },
+                "9 of 10 calls failed",
+            ),
+            (
+                Verdict::Kept { cause: row, because: KeptBecause::LastAvailable },
+                "5 failures in a row; kept, for nobody else is available",
+            ),
+            (
+                Verdict::Kept { cause: row, because: KeptBecause::ShareMax { ejected: 3, instances: 6 } },
+                "5 failures in a row; kept, for 3 of 6 are out already and no more may be",
+            ),
+            (
+                Verdict::Ejected {
+                    cause: Cause::Deviation { success_millionths: 900_000, needed_millionths: 985_000 },
+                    until: Nanos(9),
+                },
+                "90.0 % of its calls succeed where the others make 98.5 % the least",
+            ),
+        ];
+        for (verdict, expected) in cases {
+            assert_eq!(verdict.to_string(), expected);
+        }
+    }
 
     const OK: Outcome = Outcome::Status(200);
     const BAD: Outcome = Outcome::Status(500);

@@ -64,7 +64,7 @@ pub struct InstanceSeen {
     pub address: SocketAddr,
     pub healthy: bool,
     pub ejected: bool,
-    /// The last word of the ejection's judge, in a debugger's terms; `None` if it was never judged.
+    /// The last word of the ejection's judge; `None` if it was never judged.
     pub verdict: Option<String>,
     pub in_flight: u32,
     pub requests: u64,

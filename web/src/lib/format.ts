@@ -13,7 +13,8 @@ export function number(value: number): string {
 const trim = (value: number): string => {
   const size = Math.abs(value);
   const digits = size >= 100 ? 0 : size >= 10 ? 1 : 2;
-  return value.toFixed(digits).replace(/\.?0+$/, (zeros) => (zeros.startsWith(".") ? "" : zeros));
+  const text = value.toFixed(digits);
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 };
 
 export const rate = (perSecond: number): string => `${number(perSecond)}/s`;
@@ -29,6 +30,6 @@ export function share(value: number): string {
 export function millis(value: number): string {
   if (!Number.isFinite(value) || value <= 0) return "–";
   if (value < 1) return `${number(value * 1000)}µs`;
-  if (value < 10_000) return `${number(value)}ms`;
+  if (value < 1_000) return `${number(value)}ms`;
   return `${number(value / 1000)}s`;
 }

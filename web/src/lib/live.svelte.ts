@@ -27,6 +27,9 @@ export class Live {
   /** Held by a person: frames still come and are kept, the picture stays. */
   paused = $state(false);
 
+  /** So many came. */
+  frames = 0;
+
   #socket: WebSocket | null = null;
   #events: EventSource | null = null;
   #failures = 0;
@@ -126,6 +129,7 @@ export class Live {
     this.arrived = performance.now();
     if (next.revision !== this.doc?.revision) void this.#loadMap();
     this.#latest = next;
+    this.frames += 1;
     if (!this.paused) this.state = next;
   }
 

@@ -46,7 +46,7 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
       };
       for (const row of scene.order) {
         const [width = 1, state = 0, opacity = 1, dashes = 0] = scene.edges.subarray(row * EDGE_FLOATS, row * EDGE_FLOATS + 4);
-        paper.globalAlpha = opacity * 0.85;
+        paper.globalAlpha = opacity * (state > 2.5 ? 0.8 : 0.6);
         paper.strokeStyle = css(healthColor(state));
         paper.lineWidth = width * Math.min(1.6, Math.max(0.35, camera.scale));
         paper.setLineDash(dashes > 0.5 ? [6, 5] : []);
@@ -72,7 +72,7 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
             const [x0, y0] = at(row, k);
             const [x1, y1] = at(row, k + 1);
             const failed = unit(i * 3 + 2) < errors;
-            paper.fillStyle = css(failed ? palette.bad : palette.ok);
+            paper.fillStyle = css(failed ? palette.bad : palette.dot);
             const r = failed ? 3 : 1.8;
             paper.fillRect(x0 + (x1 - x0) * (where - k) - r, y0 + (y1 - y0) * (where - k) - r, 2 * r, 2 * r);
           }

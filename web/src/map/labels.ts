@@ -70,7 +70,9 @@ export function drawLabels(paper: Paper, shown: Shown): void {
     context.globalAlpha = shown.bright !== null && !shown.bright.has(node.id) ? 0.3 : 1;
     node: {
       const font = Math.min(15, Math.max(9, halfHeight * 0.5));
-      const room = halfWidth * 2 - 16;
+      // Pointed shapes have less room.
+      const pointed = node.kind === "cache" || node.kind === "external";
+      const room = halfWidth * 2 - (pointed ? halfHeight * 1.1 : 16);
       context.textAlign = "center";
       context.fillStyle = css(palette.text);
       context.font = `600 ${font}px ${FONT}`;

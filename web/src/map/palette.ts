@@ -14,6 +14,8 @@ export interface Palette {
   bad: Rgb;
   idle: Rgb;
   accent: Rgb;
+  /** Calls on their way: seen on every line and beside it. */
+  dot: Rgb;
 }
 
 const hex = (text: string): Rgb => [
@@ -27,12 +29,13 @@ export const LIGHT: Palette = {
   panel: hex("#ffffff"),
   line: hex("#c3cad5"),
   text: hex("#1b2330"),
-  faint: hex("#5d6b80"),
+  faint: hex("#556277"),
   ok: hex("#0b7a75"),
   warn: hex("#b86e00"),
   bad: hex("#c2185b"),
   idle: hex("#94a0b3"),
   accent: hex("#2457c5"),
+  dot: hex("#06403d"),
 };
 
 export const DARK: Palette = {
@@ -46,6 +49,7 @@ export const DARK: Palette = {
   bad: hex("#ff5c93"),
   idle: hex("#66748a"),
   accent: hex("#7aa7ff"),
+  dot: hex("#c9fff8"),
 };
 
 export const css = ([r, g, b]: Rgb, alpha = 1): string =>

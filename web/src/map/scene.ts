@@ -83,6 +83,9 @@ export interface Scene {
 
 const WORST_LABELS = 6;
 
+/** Shorter edges have fewer dots, or their dots would be a line. */
+const DENSE_LENGTH = 700;
+
 export function scene(geo: Geometry, now: Records, choice: Choice): Scene {
   const { view } = geo;
   const nodes = new Float32Array(view.nodes.length * NODE_FLOATS);
@@ -124,7 +127,7 @@ export function scene(geo: Geometry, now: Records, choice: Choice): Scene {
     edges[at + 3] = edge.optional ? 1 : 0;
     edges[at + 4] = record?.phase ?? 0;
     edges[at + 5] = record?.speed ?? 0;
-    edges[at + 6] = density(record, top);
+    edges[at + 6] = density(record, top) * Math.min(1, (geo.edgeLengths[row] ?? 0) / DENSE_LENGTH);
     edges[at + 7] = known(record?.errors ?? 0);
   });
   const order = Uint32Array.from(view.edges.keys()).sort((a, b) => badness[a]! - badness[b]! || a - b);

@@ -1,0 +1,461 @@
+// The page, with a real system behind it. One isobar and one browser serve all tests; each test has a page of its own.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, afterEach, before, describe, test } from "node:test";
+import { browse, browserPath, live, open, pixels, seen, until, up, variety } from "./harness.mjs";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const SERVICES = ["ads", "cart", "carts", "catalog", "edge", "sick", "web"];
+
+if (!browserPath) {
+  console.error("skipped: no chromium is installed");
+  process.exit(0);
+}
+
+let isobar;
+let browser;
+const pages = [];
+
+async function look(path, options) {
+  const page = await open(browser, isobar.url + path, options);
+  pages.push(page);
+  return page;
+}
+
+const row = async (page, name) => (await seen(page)).find((each) => each.name === name);
+const act = (body, headers = { "X-Isobar-Act": "1" }) => isobar.ask("/v1/act", { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) });
+const command = (path, method = "POST") => isobar.ask(path, { method });
+
+before(async () => {
+  [isobar, browser] = await Promise.all([up(), browse()]);
+  await until("a settled system", async () => (await isobar.ask("/v1/status")).body.settled, (settled) => settled, 20_000);
+});
+
+afterEach(async () => {
+  // No test may leave a complaint behind: a broken script, a file that is not there, a breach of the page's own policy.
+  for (const page of pages.splice(0)) {
+    const complaints = page.complaints;
+    await page.context().close().catch(() => {});
+    assert.deepEqual(complaints, []);
+  }
+});
+
+after(async () => {
+  await browser?.close();
+  await isobar?.down();
+});
+
+describe("the map", () => {
+  test("draws the running system", async () => {
+    const page = await look("/");
+    const rows = await live(page);
+    assert.deepEqual(rows.map((each) => each.name).sort(), SERVICES);
+    const { variance, colours } = variety(await page.locator("canvas.picture").screenshot());
+    assert.ok(variance > 20 && colours > 20, `a canvas of ${colours} colours, variance ${variance}`);
+    assert.match(await page.locator(".age").textContent(), /\d\.\d s old/);
+  });
+
+  test("draws in two dimensions where there is no WebGL", async () => {
+    const page = await look("/?canvas");
+    await live(page);
+    const { variance, colours } = variety(await page.locator("canvas.picture").screenshot());
+    assert.ok(variance > 20 && colours > 20, `a canvas of ${colours} colours, variance ${variance}`);
+  });
+
+  test("is the same picture for the same data and time", async () => {
+    const page = await look("/", { reducedMotion: "reduce" });
+    await live(page);
+    await page.evaluate(() => globalThis.isobar.pause(true));
+    const shot = async () => pixels(await page.locator(".map").screenshot()).bytes;
+    const first = await until("a first picture", shot, () => true);
+    await page.waitForTimeout(600);
+    assert.ok(first.equals(await shot()), "a held picture moved");
+    await page.evaluate(() => globalThis.isobar.pause(false));
+    await until("a picture that goes on", shot, (next) => !first.equals(next));
+  });
+
+  test("shows a fault as failing within two seconds, and its end", async () => {
+    const page = await look("/");
+    await live(page);
+    await until("a healthy start", () => row(page, "cart"), (it) => it.health === "ok", 10_000);
+    await command("/v1/services/cart/stop");
+    const began = Date.now();
+    await until("cart in red", () => row(page, "cart"), (it) => it.health === "bad", 10_000);
+    const took = Date.now() - began;
+    try {
+      assert.ok(took < 2_000, `it took ${took} ms`);
+      await until("the caller in red", () => row(page, "web"), (it) => it.health === "bad", 5_000);
+      const magenta = ({ bytes, channels }) => {
+        let count = 0;
+        for (let at = 0; at < bytes.length; at += channels) if (bytes[at] > 150 && bytes[at + 1] < 60 && bytes[at + 2] > 60 && bytes[at + 2] < 130) count += 1;
+        return count;
+      };
+      assert.ok(magenta(pixels(await page.locator("canvas.picture").screenshot())) > 200, "the words say failing, the picture does not");
+      await until("a sentence for those who do not see", () => page.locator("p[aria-live=polite]").textContent(), (text) => /failing: .*cart/.test(text), 10_000);
+    } finally {
+      await command("/v1/services/cart/start");
+    }
+    await until("cart as before", () => row(page, "cart"), (it) => it.health === "ok", 15_000);
+  });
+
+  test("says which breakers are open, and always names the worst call", async () => {
+    const page = await look("/");
+    await live(page);
+    const sick = await until("an open breaker", () => row(page, "sick"), (it) => /^[1-9]\d* open of \d+$/.test(it.breakers), 15_000);
+    assert.ok(sick.signs.some((sign) => sign.includes("breakers open")), sick.signs.join());
+    assert.equal((await row(page, "cart")).breakers, "–", "who has none has none");
+    await page.getByRole("button", { name: "zoom out" }).click();
+    await page.goto(`${isobar.url}/?at=catalog-%3Esick`);
+    await until("the call's breakers", () => page.locator("aside dl").innerText(), (text) => /[1-9]\d* open of \d+/.test(text));
+  });
+
+  test("has every scale, each with an address", async () => {
+    const cases = [
+      ["/?group=region", ["eu", "gateways", "us"]],
+      ["/?group=zone", ["eu/a", "eu/b", "gateways", "us/a"]],
+      ["/?group=team", ["goods", "nobody's", "storefront"]],
+      ["/?group=team&open=storefront", ["cart", "carts", "edge", "goods", "nobody's", "web"]],
+      ["/?group=version", ["ads", "cart v1.2.3", "cart v1.3.0", "carts", "catalog", "edge", "sick", "web"]],
+    ];
+    for (const [path, names] of cases) {
+      const page = await look(path);
+      const rows = await live(page);
+      assert.deepEqual(rows.map((each) => each.name).sort(), names, path);
+      await until(`traffic at every place of ${path}`, () => seen(page), (all) => all.filter((each) => each.rate !== "0/s" && each.rate !== "–").length >= names.length - 1, 10_000);
+      await page.context().close();
+    }
+  });
+
+  test("goes from far to near and back by the wheel", async () => {
+    const page = await look("/");
+    await live(page);
+    const group = () => new URL(page.url()).searchParams.get("group");
+    const turn = async (by, wanted) => {
+      await page.mouse.move(512, 600);
+      await until(`the scale ${wanted}`, async () => {
+        await page.mouse.wheel(0, by);
+        await page.waitForTimeout(60);
+        return group();
+      }, (now) => now === wanted);
+      await page.waitForTimeout(800);
+    };
+    await turn(300, "zone");
+    await turn(300, "region");
+    assert.deepEqual((await seen(page)).map((each) => each.name).sort(), ["eu", "gateways", "us"]);
+    await page.goBack();
+    assert.equal(group(), "zone");
+  });
+
+  test("shows instances with their health when near", async () => {
+    const page = await look("/?at=cart");
+    await live(page);
+    await until("cart's instances in the panel", () => page.locator("aside li").allTextContents(), (lines) => lines.filter((line) => /● cart#\d/.test(line)).length === 3);
+  });
+});
+
+describe("finding", () => {
+  test("takes the terminal's filter and says what is wrong with one", async () => {
+    const page = await look("/table");
+    await live(page);
+    const names = () => page.locator("tbody tr[data-node]").evaluateAll((rows) => rows.map((each) => each.getAttribute("data-node")).sort());
+    const cases = [["service:cart*", ["cart", "carts"]], ["team:storefront -kind:gateway", ["cart", "carts", "web"]], ["zone:us/a kind:store", ["carts"]], ["from:web", ["ads", "cart", "catalog", "web"]], ["service:web->c*", ["cart", "catalog", "web"]], ["version:v1.3.0", ["cart"]], ["rate>1000/s", []]];
+    for (const [filter, expected] of cases) {
+      await page.getByRole("searchbox").fill(filter);
+      await until(filter, names, (now) => JSON.stringify(now) === JSON.stringify(expected));
+      assert.equal(new URL(page.url()).searchParams.get("q"), filter);
+    }
+    await page.getByRole("searchbox").fill("servcie:cart");
+    await until("a hint", () => page.locator("#mistake").textContent(), (text) => text.includes("did you mean `service`?"));
+  });
+
+  test("opens any view by its address, and back goes back", async () => {
+    const page = await look("/?focus=cart&at=web-%3Ecart");
+    await live(page);
+    await until("the call's panel", () => page.locator("aside h2").textContent(), (text) => text === "web → cart");
+    assert.match(await page.locator(".find .chip").textContent(), /around cart/);
+    await page.locator("aside").getByRole("button", { name: "cart", exact: true }).click();
+    await page.getByRole("button", { name: "open page" }).click();
+    await until("the service's page", () => page.locator("h1").textContent(), (text) => text === "cart");
+    assert.equal(new URL(page.url()).pathname, "/service/cart");
+    await page.goBack();
+    await until("the map again", () => page.locator("canvas.picture").count(), (count) => count === 1);
+    for (const [path, heading] of [["/service/web", "web"], ["/traces", "traces"], ["/act", "act"]]) {
+      await page.goto(isobar.url + path);
+      await until(path, () => page.locator("h1").first().textContent(), (text) => text === heading);
+    }
+  });
+
+  test("needs no mouse", async () => {
+    const page = await look("/");
+    await live(page);
+    await page.keyboard.press("/");
+    await page.keyboard.type("service:catalog");
+    await page.keyboard.press("Enter");
+    await until("catalog selected", () => new URL(page.url()).searchParams.get("at"), (at) => at === "catalog");
+    await page.getByRole("application").focus();
+    await page.keyboard.press("Enter");
+    await until("its page", () => page.locator("h1").textContent(), (text) => text === "catalog");
+    await page.goto(isobar.url);
+    await live(page);
+    await page.getByRole("application").focus();
+    for (const key of ["+", "ArrowLeft", "0", "n", "n"]) await page.keyboard.press(key);
+    assert.ok(SERVICES.includes(new URL(page.url()).searchParams.get("at")));
+    await page.keyboard.press("Escape");
+    assert.equal(new URL(page.url()).searchParams.get("at"), null);
+    // By tabbing alone: the table, and a service from it.
+    await page.goto(isobar.url);
+    await live(page);
+    const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
+    const tabTo = (text) => until(`the focus on ${text}`, async () => {
+      await page.keyboard.press("Tab");
+      return focused();
+    }, (now) => now === text);
+    await tabTo("table");
+    await page.keyboard.press("Enter");
+    await until("the table", () => page.locator("tbody tr").count(), (count) => count === SERVICES.length);
+    await tabTo("carts");
+    await page.keyboard.press("Enter");
+    await until("its page", () => page.locator("h1").textContent(), (text) => text === "carts");
+  });
+});
+
+test("the table says what the map says", async () => {
+  for (const path of ["/", "/?group=team", "/?group=zone", "/?group=version"]) {
+    const page = await look(path);
+    await live(page);
+    await page.waitForTimeout(1_200);
+    await page.evaluate(() => globalThis.isobar.pause(true));
+    await page.waitForTimeout(100);
+    const words = (rows) => rows.map((it) => [it.name, it.team, it.health, it.rate, it.errors, it.p50, it.p99, it.busy, it.queue, it.healthy, it.breakers].join("|")).sort();
+    const drawn = words(await seen(page));
+    await page.getByRole("button", { name: "table" }).click();
+    const health = { idle: "idle", ok: "ok", warning: "warn", failing: "bad" };
+    const table = () => page.locator("tbody tr[data-node]").evaluateAll((rows) => rows.map((each) => [...each.children].map((cell) => cell.textContent.trim())));
+    const told = await until("a full table", table, (rows) => rows.length === drawn.length);
+    const lines = told.map(([name, team, state, ...rest]) => [name, team, health[state.split(" ")[1]], ...rest].join("|")).sort();
+    // Numbers between places are asked for anew by each view; the names and the columns of frames must be equal.
+    if (path.endsWith("zone") || path.endsWith("version")) assert.deepEqual(lines.map((line) => line.split("|")[0]), drawn.map((line) => line.split("|")[0]));
+    else assert.deepEqual(lines, drawn, path);
+  }
+});
+
+describe("a service's page", () => {
+  test("has everything, and its heatmap opens traces", async () => {
+    const page = await look("/service/web");
+    await until("seconds of signals", () => page.locator("figcaption").first().textContent(), (text) => /rate \d/.test(text), 10_000);
+    await until("an example", () => page.locator(".doors button").count(), (count) => count > 0, 15_000);
+    const text = await page.locator("section.page").innerText();
+    for (const part of ["requests", "errors", "latency", "cart", "web#0", "availability 99.9%", "policy in force", "system.yaml:", "oncall.example", "last words", "changes"]) assert.ok(text.toLowerCase().includes(part.toLowerCase()), `no ${part} in:\n${text.slice(0, 3_000)}`);
+    assert.ok(!/undefined|NaN|\[object/.test(text), text.slice(0, 3_000));
+    await page.locator(".doors button").first().click();
+    await until("a trace", () => page.locator("[role=option]").count(), (count) => count > 0, 10_000);
+    assert.match(page.url(), /\/trace\/[0-9a-f]{16,32}/);
+  });
+
+  test("says so when nobody is called so", async () => {
+    const page = await look("/service/nobody", { refused: ["404"] });
+    await until("words", () => page.locator("[role=alert]").textContent(), (text) => text.includes("no service is called nobody"));
+  });
+});
+
+describe("traces", () => {
+  test("are found and drawn", async () => {
+    const page = await look("/traces?q=service:cart%20-has:error");
+    await until("some", () => page.locator("tbody tr").count(), (count) => count > 3, 10_000);
+    await page.locator("tbody button").first().click();
+    const services = () => page.locator("[role=option] .name").allTextContents();
+    await until("a waterfall", services, (names) => names.some((name) => name.startsWith("edge")) && names.some((name) => name.startsWith("cart")));
+    await page.getByRole("listbox").focus();
+    await page.keyboard.press("ArrowDown");
+    await until("a span's details", () => page.locator("aside dl").count(), (count) => count === 1);
+  });
+
+  test("of ten thousand spans scroll like ten", async () => {
+    const trace = "abcdefabcdefabcd";
+    const now = Date.now() * 1000;
+    const id = (n) => (n + 1).toString(16).padStart(16, "0");
+    const spans = Array.from({ length: 10_000 }, (_, n) => ({
+      traceId: trace, id: id(n), ...(n > 0 ? { parentId: id((n - 1) >> 2) } : {}), kind: "SERVER", name: `step ${n}`, timestamp: now + n * 10, duration: Math.max(1, 200_000 - n * 20), localEndpoint: { serviceName: `s${n % 20}` },
+      ...(n === 7 ? { tags: { "isobar.attempt": "3", "isobar.queue_wait_us": "5000" } } : {}),
+    }));
+    for (let at = 0; at < spans.length; at += 1_000) {
+      const sent = await fetch(`${isobar.url}/api/v2/spans`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(spans.slice(at, at + 1_000)) });
+      assert.equal(sent.status, 202);
+    }
+    const page = await look(`/trace/${trace}`);
+    await until("its rows", () => page.locator("h1 + span").textContent(), (text) => text?.includes("10000 spans"), 10_000);
+    const rows = await page.locator("[role=option]").count();
+    assert.ok(rows > 5 && rows < 120, `${rows} rows are in the document`);
+    await page.getByRole("listbox").evaluate((list) => (list.scrollTop = list.scrollHeight));
+    await until("the last row", () => page.locator("[role=option]").last().textContent(), (text) => /s\d+/.test(text));
+    assert.ok((await page.locator("[role=option]").count()) < 120);
+  });
+});
+
+describe("acts", () => {
+  test("are asked for once, done, and remembered", async () => {
+    const page = await look("/act");
+    await page.getByRole("spinbutton", { name: "instances of catalog" }).fill("4");
+    const before = (await isobar.ask("/v1/acts")).body.length;
+    await page.locator(".service", { hasText: "catalog" }).getByRole("button", { name: "scale" }).click();
+    const ask = page.getByRole("alertdialog");
+    assert.match(await ask.innerText(), /Scale catalog to 4\?/);
+    assert.equal((await isobar.ask("/v1/acts")).body.length, before, "nothing happens before the answer");
+    await ask.getByRole("button", { name: "Do it" }).click();
+    await until("a fourth instance", async () => (await isobar.ask("/v1/status")).body.services.find((it) => it.name === "catalog").instances.filter((it) => it.state === "ready").length, (count) => count === 4, 10_000);
+    await until("its record", () => page.locator("ul li").first().textContent(), (text) => text.includes("scale catalog to 4"));
+    await act({ do: "scale", service: "catalog", to: 3 });
+  });
+
+  test("are refused to other sites", async () => {
+    const body = { do: "restart", service: "web" };
+    assert.equal((await act(body, {})).status, 403, "without the header");
+    assert.equal((await act(body, { "X-Isobar-Act": "1", Origin: "https://evil.example" })).status, 403, "from elsewhere");
+    const page = await look("/act");
+    await page.route("**/v1/map", async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ json: { ...(await answer.json()), read_only: true } });
+    });
+    await page.reload();
+    await until("words", () => page.locator(".only").count(), (count) => count === 1);
+    assert.equal(await page.locator("section.page button:enabled").count(), 0, "nothing can be pressed in read-only mode");
+  });
+});
+
+describe("hostile words", () => {
+  const NAMES = ["<img src=x onerror=alert(1)>", "😀".repeat(60), "x".repeat(200), "\u202Eevil\u202C שלום", "a]]>&amp;\"'`${1}"];
+
+  test("are letters on every view", async () => {
+    const taken = () => {
+      globalThis.alert = () => (document.title = "taken");
+    };
+    const page = await look("/", { init: taken });
+    await page.route("**/v1/map", async (route) => {
+      const doc = await (await route.fetch()).json();
+      doc.nodes.forEach((node, at) => (node.name = NAMES[at % NAMES.length] + (at >= NAMES.length ? at : "")));
+      doc.teams.forEach((team) => (team.name = NAMES[0]));
+      await route.fulfill({ json: doc });
+    });
+    await page.reload();
+    await live(page);
+    const drawn = (await seen(page)).map((each) => each.name);
+    for (const name of NAMES) assert.ok(drawn.includes(name), name);
+    await page.getByRole("button", { name: "table" }).click();
+    const told = await until("the table", () => page.locator("tbody .name").allTextContents(), (names) => names.length === drawn.length);
+    assert.deepEqual([...told].sort(), [...drawn].sort());
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "a long name made the page wider");
+    assert.equal(await page.locator("tbody img, main script").count(), 0);
+    assert.notEqual(await page.title(), "taken");
+  });
+
+  test("from applications and files are letters, too", async () => {
+    const now = Date.now() * 1000;
+    const spans = NAMES.map((name, at) => ({ traceId: "bad0bad0bad0bad0", id: `000000000000000${at + 1}`, ...(at > 0 ? { parentId: "0000000000000001" } : {}), name, timestamp: now, duration: 1000, localEndpoint: { serviceName: name }, tags: { [name]: name } }));
+    assert.equal((await fetch(`${isobar.url}/api/v2/spans`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(spans) })).status, 202);
+    const page = await look("/trace/bad0bad0bad0bad0", { refused: ["404"] });
+    await until("its spans", () => page.locator("[role=option]").count(), (count) => count === NAMES.length);
+    await page.locator("[role=option]").first().click();
+    assert.equal(await page.locator("main img, main script").count(), 0);
+    await page.goto(`${isobar.url}/service/web`);
+    await until("the description", () => page.locator("section.page").innerText(), (text) => text.includes("<script>document.title = 'taken'</script>"));
+    await page.goto(`${isobar.url}/service/catalog`);
+    await until("the contact", () => page.locator("section.page").innerText(), (text) => text.includes("<img src=x onerror=alert(1)>"));
+    assert.notEqual(await page.title(), "taken");
+    await page.goto(`${isobar.url}/service/${encodeURIComponent(NAMES[0])}?q=%22&group=%3Cb%3E`);
+    await until("words", () => page.locator("[role=alert]").textContent(), (text) => text.includes(`no service is called ${NAMES[0]}`));
+  });
+});
+
+describe("when isobar is away", () => {
+  test("the picture grows old aloud, and comes back by itself", async () => {
+    const page = await look("/");
+    await live(page);
+    const pid = await isobar.pid();
+    process.kill(pid, "SIGSTOP");
+    try {
+      await until("the word stale", () => page.locator(".age").textContent(), (text) => text.includes("stale"), 12_000);
+      assert.match(await page.locator("[role=status]").first().textContent(), /stale/);
+      assert.equal(await page.locator(".map.stale").count(), 1, "the picture is grey");
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    await until("a fresh picture", () => page.locator(".age").textContent(), (text) => /^\s*[01]\.\d s old/.test(text), 10_000);
+    assert.equal(await page.locator(".map.stale").count(), 0);
+  });
+
+  test("a broken connection is mended with what was missed", async () => {
+    const init = () => {
+      const Real = globalThis.WebSocket;
+      globalThis.sockets = [];
+      globalThis.WebSocket = class extends Real {
+        constructor(...args) {
+          super(...args);
+          globalThis.sockets.push(this);
+        }
+      };
+    };
+    const page = await look("/", { init });
+    await live(page);
+    await page.evaluate(() => globalThis.sockets.at(-1).close());
+    await until("another connection", () => page.evaluate(() => globalThis.sockets.length), (count) => count === 2);
+    await until("a fresh picture", () => page.locator(".age").textContent(), (text) => /^\s*[01]\.\d s old/.test(text));
+  });
+
+  test("events do where no WebSocket can be opened", async () => {
+    const init = () => {
+      globalThis.WebSocket = class extends EventTarget {
+        static OPEN = 1;
+        readyState = 3;
+        constructor() {
+          super();
+          setTimeout(() => this.onclose?.(), 5);
+        }
+        close() {}
+      };
+    };
+    const page = await look("/", { init });
+    await live(page);
+    const before = (await row(page, "web")).rate;
+    await until("another number", () => row(page, "web"), (it) => it.rate !== before, 15_000);
+  });
+});
+
+describe("everyone", () => {
+  test("finds no serious barrier on any view, in light and dark", async () => {
+    for (const colorScheme of ["light", "dark"]) {
+      for (const path of ["/?at=web", "/?group=team", "/table", "/service/web", "/traces", "/act"]) {
+        const page = await look(path, { colorScheme });
+        await page.waitForTimeout(800);
+        await page.evaluate(AXE);
+        // In the dark only colours differ.
+        const only = colorScheme === "dark" ? { runOnly: ["color-contrast"] } : {};
+        const { violations } = await page.evaluate((options) => globalThis.axe.run(options), only);
+        const serious = violations.filter((each) => each.impact === "serious" || each.impact === "critical");
+        assert.deepEqual(serious.map((each) => `${path} ${colorScheme}: ${each.id} at ${each.nodes.slice(0, 3).map((node) => node.html).join(" ")}`), []);
+      }
+    }
+  });
+
+  test("can use it on a telephone", async () => {
+    for (const path of ["/?at=web", "/table", "/service/web", "/traces", "/act"]) {
+      const page = await look(path, { viewport: { width: 390, height: 844 } });
+      await page.waitForTimeout(1_000);
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth + 1), `${path} is wider than the screen`);
+    }
+  });
+
+  test("is shown around once", async () => {
+    const page = await look("/", { toured: false });
+    const tour = page.getByRole("dialog", { name: "tour" });
+    await until("the first step", () => tour.innerText(), (text) => text.includes("1 of 4"));
+    for (let step = 2; step <= 4; step += 1) {
+      await tour.getByRole("button", { name: "next" }).click();
+      assert.match(await tour.innerText(), new RegExp(`${step} of 4`));
+    }
+    await tour.getByRole("button", { name: "look around" }).click();
+    await page.reload();
+    await live(page);
+    assert.equal(await tour.count(), 0);
+  });
+});
