@@ -11,7 +11,7 @@ use crate::numbers::{BOUNDS_MS, COLUMNS, Counts};
 use crate::status::Status;
 use proxy::record::Finished;
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use telemetry::ids::TraceId;
 use units::Nanos;
 
@@ -72,6 +72,8 @@ struct Tick {
     zones: HashMap<Zones, Counts>,
     versions: HashMap<Versions, Counts>,
     ports: HashMap<u16, Counts>,
+    /// Services that somebody was kept from reaching as they are.
+    faults: HashSet<String>,
 }
 
 /// A kept trace for each row of one column of a heatmap.
@@ -113,9 +115,11 @@ impl Tally {
                 count(self.open.versions.entry((*edge, from.version, to.version)).or_default());
             }
         }
-        if let Some((_, callee)) = crate::compile::parties(edge)
-            && record.trace_id != 0
-        {
+        let Some((_, callee)) = crate::compile::parties(edge) else { return };
+        if !record.fault.is_empty() && !self.open.faults.contains(callee) {
+            self.open.faults.insert(callee.to_owned());
+        }
+        if record.trace_id != 0 {
             self.example(now, callee, record, failed);
         }
     }
@@ -185,6 +189,13 @@ impl Tally {
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_by_key(|(key, _)| *key);
         (last.at.saturating_sub(first).as_secs_f64(), sums)
+    }
+
+    /// Services whose requests met an injected fault in the last second.
+    pub fn faulted(&self) -> HashSet<&str> {
+        let last = self.ticks.back().map_or(Nanos::ZERO, |it| it.at);
+        let within = self.ticks.iter().filter(|it| it.at + NEAR > last);
+        within.flat_map(|it| &it.faults).map(String::as_str).collect()
     }
 
     /// What went between zones (by index; null is a gateway), and between versions, in the last second.
@@ -341,6 +352,18 @@ mod tests {
             [(Some(1), (Some(0), Some(0), Some(4.0))), (Some(1), (Some(0), Some(1), Some(12.0)))]
         );
         assert_eq!(versions[1]["errors"].as_f64(), Some(0.3333));
+    }
+
+    #[test]
+    fn a_fault_is_told_for_a_second() {
+        let (map, mut tally) = (map(), Tally::default());
+        let places = Places::of(&map, &status());
+        let hurt = Finished { fault: "delay", ..record(21, 200, 3, 1) };
+        tally.add(Nanos::ZERO, &map, &places, &hurt, "web#0->cart \"GET /\"");
+        tally.tick(Nanos::from_millis(250));
+        assert_eq!(tally.faulted().into_iter().collect::<Vec<_>>(), ["cart"]);
+        tally.tick(Nanos::from_secs(2));
+        assert!(tally.faulted().is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::status::Status;
 use crate::tally::{Places, Tally};
 use proxy::observe::Observer;
 use proxy::record::Finished;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -223,6 +223,7 @@ pub async fn watch(
             (counted, records)
         };
         flag_burning(&watched, &map, &mut nodes);
+        flag_faults(&watched, &map, &said, &mut nodes);
         let moment =
             Moment { since_start_ms: now.as_millis_f64(), unix_ms: watched.clocks.unix().as_millis_f64() };
         let frame = lock(&watched.live).push(moment, map.revision, nodes, edges);
@@ -308,6 +309,24 @@ fn flag_burning(watched: &Watched, map: &Map, nodes: &mut [NodeRecord]) {
         let name = map.nodes.get(record.id as usize).map(|it| &it.name);
         if name.is_some_and(|it| burning.contains(it)) {
             record.flags |= flag::SLO_BURNS;
+        }
+    }
+}
+
+/// What a scenario does to a service, and faults that its callers met, in the last second.
+fn flag_faults(watched: &Watched, map: &Map, status: &Status, nodes: &mut [NodeRecord]) {
+    let tally = lock(&watched.tally);
+    let met = tally.faulted();
+    // In the file's words, `slow cart x2`: services are words of their own.
+    let told = status.scenario.iter().flat_map(|it| &it.in_force);
+    let told: HashSet<&str> = told.flat_map(|it| it.split([' ', ','])).collect();
+    if met.is_empty() && told.is_empty() {
+        return;
+    }
+    for record in nodes {
+        let Some(name) = map.nodes.get(record.id as usize).map(|it| it.name.as_str()) else { continue };
+        if met.contains(name) || told.contains(name) {
+            record.flags |= flag::FAULT;
         }
     }
 }

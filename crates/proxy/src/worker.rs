@@ -346,7 +346,7 @@ impl Worker {
                 address: row.address,
                 healthy: endpoint.health == policy::Health::Healthy,
                 ejected: endpoint.outlier.ejected_until().is_some_and(|until| until > now),
-                verdict: endpoint.outlier.last().map(ToString::to_string),
+                verdict: endpoint.outlier.last().map(|verdict| verdict.to_string()),
                 in_flight: endpoint.in_flight,
                 requests: row.requests.get(),
                 failures: row.failures.get(),

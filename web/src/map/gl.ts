@@ -1,4 +1,5 @@
-// WebGL2: one draw call for edges, one for particles, one for nodes. All positions are in the world; the camera is four
+// WebGL2: one draw call for edges, one for particles, one for nodes. Edges move only with the data or the camera: they are
+// kept as a picture between frames, so that what is drawn sixty times a second is dots and boxes. All positions are in the world; the camera is four
 // uniforms. Nothing here keeps state about particles: a position is fract(phase + speed · age + hash).
 
 import type { Camera, Size } from "./camera";
@@ -19,25 +20,26 @@ vec4 place(vec2 world) {
 const EDGE_VS = `${COMMON}
 uniform sampler2D uPoints;   // row: edge, column: point
 uniform sampler2D uRows;     // row: edge, two texels
+uniform int uStride;         // from afar fewer points do
 in float aEdge;
 out vec3 vStyle;             // health, opacity, dashes
 out float vAlong;
 out float vAcross;
 out float vHalfWidth;
 void main() {
-  int k = gl_VertexID / 2;
+  int k = gl_VertexID / 2 * uStride;
   float side = float(gl_VertexID % 2) * 2.0 - 1.0;
   int row = int(aEdge);
   vec2 here = texelFetch(uPoints, ivec2(k, row), 0).xy;
-  vec2 before = texelFetch(uPoints, ivec2(max(k - 1, 0), row), 0).xy;
-  vec2 after = texelFetch(uPoints, ivec2(min(k + 1, ${EDGE_POINTS - 1}), row), 0).xy;
+  vec2 before = texelFetch(uPoints, ivec2(max(k - uStride, 0), row), 0).xy;
+  vec2 after = texelFetch(uPoints, ivec2(min(k + uStride, ${EDGE_POINTS - 1}), row), 0).xy;
   vec2 along = after - before;
   float size = max(length(along), 1e-6);
   vec2 normal = vec2(-along.y, along.x) / size;
   vec4 style = texelFetch(uRows, ivec2(0, row), 0);
   float pixels = style.x * clamp(uView.z, 0.35, 1.6) + 1.0;
   vStyle = style.yzw;
-  vAlong = float(k) * size * 0.5;
+  vAlong = float(k / uStride) * size * 0.5;
   vAcross = side * pixels * 0.5;
   vHalfWidth = pixels * 0.5;
   gl_Position = place(here + normal * side * pixels * 0.5 / uView.z);
@@ -172,6 +174,9 @@ void main() {
   color = vec4(mix(health, rimmed, fill), 1.0) * alpha;
 }`;
 
+const MANY_EDGES = 1_500;
+const MANY_EDGES_MS = 900;
+
 export interface Renderer {
   load(geo: Geometry): void;
   update(scene: Scene): void;
@@ -255,6 +260,7 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
   }));
   const uAge = uniform(particleProgram, "uAge");
   const uSlots = uniform(particleProgram, "uSlots");
+  const uStride = uniform(edgeProgram, "uStride");
   const uDot = uniform(particleProgram, "uDot");
   const uPanel = uniform(nodeProgram, "uPanel");
   const uAccent = uniform(nodeProgram, "uAccent");
@@ -263,12 +269,50 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
   let edgeCount = 0;
   let nodeCount = 0;
 
+  // The edges' picture, and what it was drawn for.
+  const ground = gl.createFramebuffer();
+  const groundPixels = texture(gl);
+  let groundFor = "";
+  let version = 0;
+  let colored = 0;
+
+  const drawGround = (camera: Camera, size: Size, ratio: number, set: (at: number) => void): void => {
+    const [width, height] = [canvas.width, canvas.height];
+    const key = `${version} ${width} ${height} ${camera.x} ${camera.y} ${camera.scale} ${size.width} ${ratio}`;
+    if (key !== groundFor) {
+      groundFor = key;
+      gl.activeTexture(gl.TEXTURE0);
+      gl.bindTexture(gl.TEXTURE_2D, groundPixels);
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, width, height, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
+      gl.bindTexture(gl.TEXTURE_2D, points);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, ground);
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, groundPixels, 0);
+      gl.viewport(0, 0, width, height);
+      gl.clearColor(...palette.background, 1);
+      gl.clear(gl.COLOR_BUFFER_BIT);
+      if (edgeCount > 0) {
+        set(0);
+        // Strides divide the points evenly: both ends stay where they are.
+        const stride = camera.scale > 0.4 ? 1 : camera.scale > 0.2 ? 3 : 5;
+        gl.uniform1i(uStride, stride);
+        gl.bindVertexArray(edgeArray);
+        gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, ((EDGE_POINTS - 1) / stride + 1) * 2, edgeCount);
+      }
+    }
+    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, ground);
+    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, null);
+    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.NEAREST);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+  };
+
   return {
     budget: 12_000,
     theme(next) {
       palette = next;
+      version += 1;
     },
     load(geo) {
+      version += 1;
       edgeCount = Math.min(geo.view.edges.length, rowsMax);
       nodeCount = geo.view.nodes.length;
       gl.bindTexture(gl.TEXTURE_2D, points);
@@ -278,6 +322,12 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       }
     },
     update(scene) {
+      // Thousands of lines are redrawn for new colours once a second and not four times: nobody reads them faster.
+      const now = performance.now();
+      if (edgeCount <= MANY_EDGES || now - colored > MANY_EDGES_MS) {
+        version += 1;
+        colored = now;
+      }
       if (edgeCount > 0) {
         gl.bindTexture(gl.TEXTURE_2D, rows);
         const used = scene.edges.subarray(0, edgeCount * EDGE_FLOATS);
@@ -289,40 +339,35 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       gl.bufferData(gl.ARRAY_BUFFER, scene.nodes, gl.DYNAMIC_DRAW);
     },
     draw(camera, size, ratio, age, moving) {
-      gl.viewport(0, 0, canvas.width, canvas.height);
-      gl.clearColor(...palette.background, 1);
-      gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.enable(gl.BLEND);
-      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       const colors = new Float32Array([palette.idle, palette.ok, palette.warn, palette.bad].flat());
-      for (const set of uniforms) {
+      const use = (at: number) => {
+        const set = uniforms[at]!;
         gl.useProgram(set.of);
         gl.uniform4f(set.view, camera.x, camera.y, camera.scale, ratio);
         gl.uniform2f(set.size, size.width, size.height);
         gl.uniform3fv(set.colors, colors);
         gl.uniform1i(set.points, 0);
         gl.uniform1i(set.rows, 1);
-      }
+      };
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       gl.activeTexture(gl.TEXTURE1);
       gl.bindTexture(gl.TEXTURE_2D, rows);
       gl.activeTexture(gl.TEXTURE0);
       gl.bindTexture(gl.TEXTURE_2D, points);
-      if (edgeCount > 0) {
-        gl.useProgram(edgeProgram);
-        gl.bindVertexArray(edgeArray);
-        gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, EDGE_POINTS * 2, edgeCount);
-        if (moving) {
-          const slots = Math.max(1, Math.min(48, Math.floor(this.budget / edgeCount)));
-          gl.useProgram(particleProgram);
-          gl.bindVertexArray(bare);
-          gl.uniform1f(uAge, age);
-          gl.uniform1i(uSlots, slots);
-          gl.uniform3f(uDot, ...palette.dot);
-          gl.drawArrays(gl.POINTS, 0, slots * edgeCount);
-        }
+      drawGround(camera, size, ratio, use);
+      gl.viewport(0, 0, canvas.width, canvas.height);
+      if (edgeCount > 0 && moving) {
+        const slots = Math.max(1, Math.min(48, Math.floor(this.budget / edgeCount)));
+        use(1);
+        gl.bindVertexArray(bare);
+        gl.uniform1f(uAge, age);
+        gl.uniform1i(uSlots, slots);
+        gl.uniform3f(uDot, ...palette.dot);
+        gl.drawArrays(gl.POINTS, 0, slots * edgeCount);
       }
       if (nodeCount > 0) {
-        gl.useProgram(nodeProgram);
+        use(2);
         gl.uniform3f(uPanel, ...palette.panel);
         gl.uniform3f(uAccent, ...palette.accent);
         gl.bindVertexArray(nodeArray);
