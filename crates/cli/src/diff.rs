@@ -1,6 +1,8 @@
 //! `isobar diff`: two files forecast with the same luck, or two reports laid side by side. Exit 1 on a regression, so
 //! that a pull request can be held to it.
 
+mod reports;
+
 use crate::output::{self, Terminal};
 use crate::sim::{self, Bar, RunArgs};
 use crate::table::{Table, dollars, number, seconds, share};
@@ -47,7 +49,7 @@ const ROWS_MAX: usize = 30;
 
 pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     match (report(&args.before)?, report(&args.after)?) {
-        (Some(before), Some(after)) => reports(args, &before, &after, terminal),
+        (Some(before), Some(after)) => reports::run(args.json, &before, &after, terminal),
         (None, None) => files(args, terminal),
         _ => bail!(
             "one is a report and the other is a file: make a report of the file first, `isobar sim FILE --json > report.json`"
@@ -208,114 +210,4 @@ fn as_json(found: &Comparison) -> Value {
         .collect();
     json!({"schema": 1, "regression": found.is_regression(), "broken": found.broken, "only_before": found.only_before,
            "only_after": found.only_after, "differences": differences})
-}
-
-/// One number of two reports, with what is known of its certainty.
-struct Pair {
-    of: String,
-    what: &'static str,
-    before: f64,
-    after: f64,
-    /// The intervals do not touch.
-    certain: bool,
-}
-
-/// Two reports as they are: their luck was not shared, so a difference is certain only when the intervals are apart.
-fn reports(args: &Args, before: &Value, after: &Value, terminal: Terminal) -> anyhow::Result<u8> {
-    let mut pairs: Vec<Pair> = Vec::new();
-    for kind in ["traffic", "services"] {
-        for old in before[kind].as_array().into_iter().flatten() {
-            let Some(name) = old["name"].as_str() else { continue };
-            let Some(new) =
-                after[kind].as_array().into_iter().flatten().find(|it| it["name"].as_str() == Some(name))
-            else {
-                continue;
-            };
-            // Traffic and services keep their requests under the same keys, one level apart.
-            let requests =
-                |it: &Value| if it["requests"].is_object() { it["requests"].clone() } else { it.clone() };
-            let (old, new) = (requests(old), requests(new));
-            let latency = |it: &Value, key: &str| it["latency_ms"][key].clone();
-            for (what, x, y) in [
-                ("availability", old["availability"].clone(), new["availability"].clone()),
-                ("p50", latency(&old, "p50"), latency(&new, "p50")),
-                ("p99", latency(&old, "p99"), latency(&new, "p99")),
-                ("goodput", old["goodput_per_s"].clone(), new["goodput_per_s"].clone()),
-            ] {
-                let (Some(before), Some(after)) = (x["value"].as_f64(), y["value"].as_f64()) else {
-                    continue;
-                };
-                let bounds = |it: &Value| Some((it["low"].as_f64()?, it["high"].as_f64()?));
-                let certain = match (bounds(&x), bounds(&y)) {
-                    (Some((low, high)), Some((least, most))) => most < low || least > high,
-                    (Some((low, high)), None) => after < low || after > high,
-                    _ => false,
-                };
-                pairs.push(Pair { of: name.to_owned(), what, before, after, certain });
-            }
-        }
-    }
-    if pairs.is_empty() {
-        bail!("the two reports have no traffic and no service in common");
-    }
-    let relative = |it: &Pair| (it.after - it.before).abs() / it.before.abs().max(1e-12);
-    pairs.sort_by(|a, b| relative(b).total_cmp(&relative(a)).then_with(|| a.of.cmp(&b.of)));
-    let met = |report: &Value, text: &str| {
-        let objectives = report["objectives"].as_array().into_iter().flatten();
-        objectives.filter(|it| it["text"].as_str() == Some(text)).all(|it| it["met"].as_bool() != Some(false))
-    };
-    let broken: Vec<&str> = after["objectives"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|it| it["met"].as_bool() == Some(false))
-        .filter_map(|it| it["text"].as_str())
-        .filter(|text| met(before, text))
-        .collect();
-    let worse = |it: &Pair| {
-        it.certain
-            && if matches!(it.what, "p50" | "p99") {
-                it.after > it.before * 1.05
-            } else {
-                it.after < it.before * 0.999
-            }
-    };
-    let regression = !broken.is_empty() || pairs.iter().any(worse);
-    if args.json {
-        let rows: Vec<Value> = pairs
-            .iter()
-            .map(|it| json!({"of": it.of, "measure": it.what, "before": it.before, "after": it.after, "change": it.after - it.before, "certain": it.certain, "regression": worse(it)}))
-            .collect();
-        let value = json!({"schema": 1, "regression": regression, "broken": broken, "differences": rows});
-        output::print(&format!("{}\n", serde_json::to_string_pretty(&value)?))?;
-    } else {
-        let mut table = Table::new(["", "", "before", "after", "change", ""]);
-        for it in pairs.iter().take(ROWS_MAX) {
-            let show = |value: f64| match it.what {
-                "availability" => share(value),
-                "goodput" => format!("{}/s", number(value)),
-                _ => format!("{}ms", number(value)),
-            };
-            let percent = (it.after - it.before) / it.before.abs().max(1e-12) * 100.0;
-            let word = if worse(it) {
-                "worse"
-            } else if it.certain {
-                ""
-            } else {
-                "within the intervals"
-            };
-            table.row([
-                it.of.clone(),
-                it.what.to_owned(),
-                show(it.before),
-                show(it.after),
-                format!("{percent:+.1}%"),
-                word.to_owned(),
-            ]);
-        }
-        let mut text = String::from(if regression { "worse\n" } else { "no regression\n" });
-        broken.iter().for_each(|it| text.push_str(&format!("  broken: {it}\n")));
-        output::print(&format!("{text}\n{}", table.text(terminal.color_stdout)))?;
-    }
-    Ok(if regression { exit::FAILED } else { exit::OK })
 }

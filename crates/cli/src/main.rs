@@ -18,6 +18,7 @@ mod logs;
 mod output;
 mod proxy;
 mod ps;
+mod scenario;
 mod schema;
 mod services;
 mod sim;
@@ -65,6 +66,7 @@ enum Verb {
     Stop(services::Named),
     Start(services::Named),
     Scale(services::Scale),
+    Scenario(scenario::Args),
     Exec(services::Exec),
     Traffic(traffic::Args),
     Explain(explain::Args),
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Verb::Stop(args) => services::order(&args, "stop"),
         Verb::Start(args) => services::order(&args, "start"),
         Verb::Scale(args) => services::scale(&args),
+        Verb::Scenario(args) => scenario::run(&args, terminal),
         Verb::Exec(args) => services::exec(&args),
         Verb::Traffic(args) => traffic::run(&args),
         Verb::Explain(args) => explain::run(&args, terminal),

@@ -45,11 +45,15 @@ pub enum Command {
     /// The variables a command of this service's own would have. Holds secrets.
     Environment(String),
     Traffic(String, TrafficChange),
-    ScenarioStart(String),
-    /// The lease of a running scenario is renewed; without this it is undone.
-    ScenarioRenew,
-    ScenarioStop,
-    ScenarioReport,
+    /// What the file has, and what plays.
+    Scenarios,
+    ScenarioStart(String, ScenarioOrder),
+    /// Its lease is renewed; without this it is undone.
+    ScenarioRenew(String),
+    /// One by its id, or all.
+    ScenarioStop(Option<String>),
+    /// How far it is, and what was measured.
+    ScenarioReport(String),
     /// The snapshot in force, for people who look for a mistake of ours.
     Snapshot,
 }
@@ -61,6 +65,26 @@ pub struct TrafficChange {
     pub running: Option<bool>,
     #[serde(default)]
     pub rate_per_second: Option<f64>,
+}
+
+/// How a scenario shall play.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScenarioOrder {
+    /// It ends when it was not renewed for so long; left out, it ends when it is over.
+    pub lease_ms: Option<u64>,
+    pub lasts_ms: Option<u64>,
+    pub warm_up_ms: Option<u64>,
+    /// It ends at once when an expectation is missed by this factor.
+    pub guard: Option<f64>,
+    /// As `isobar sim --set`.
+    pub settings: Vec<String>,
+    /// As `isobar sim --break`; the name in the path is then any.
+    pub ready_made: Option<String>,
+    /// Do nothing and measure.
+    pub steady: bool,
+    /// Leave traffic that does not flow alone.
+    pub no_traffic: bool,
 }
 
 /// Why something wished for does not happen.
@@ -128,8 +152,11 @@ pub(crate) fn routes(api: Api) -> Router {
         .route("/v1/services/{name}/scale", put(scale))
         .route("/v1/services/{name}/environment", get(environment))
         .route("/v1/traffic/{name}", put(traffic))
-        .route("/v1/scenarios/running", put(scenario_renew).delete(scenario_stop).get(scenario_report))
-        .route("/v1/scenarios/{name}", post(scenario_start))
+        .route("/v1/scenarios", get(scenarios).delete(scenarios_stop))
+        .route(
+            "/v1/scenarios/{name}",
+            post(scenario_start).put(scenario_renew).delete(scenario_stop).get(scenario_report),
+        )
         .route("/v1/instances", get(instances))
         .route("/v1/instances/{service}/{id}", put(check_in).delete(check_out))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -300,20 +327,34 @@ async fn snapshot(State(api): State<Api>, headers: HeaderMap) -> Answer {
     ask(&api, &headers, Command::Snapshot).await
 }
 
-async fn scenario_start(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    ask(&api, &headers, Command::ScenarioStart(name)).await
+async fn scenarios(State(api): State<Api>, headers: HeaderMap) -> Answer {
+    ask(&api, &headers, Command::Scenarios).await
 }
 
-async fn scenario_renew(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::ScenarioRenew).await
+async fn scenarios_stop(State(api): State<Api>, headers: HeaderMap) -> Answer {
+    ask(&api, &headers, Command::ScenarioStop(None)).await
 }
 
-async fn scenario_stop(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::ScenarioStop).await
+async fn scenario_start(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let order = if body.is_empty() { ScenarioOrder::default() } else { read(&body)? };
+    ask(&api, &headers, Command::ScenarioStart(name, order)).await
 }
 
-async fn scenario_report(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::ScenarioReport).await
+async fn scenario_renew(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
+    ask(&api, &headers, Command::ScenarioRenew(id)).await
+}
+
+async fn scenario_stop(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
+    ask(&api, &headers, Command::ScenarioStop(Some(id))).await
+}
+
+async fn scenario_report(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
+    ask(&api, &headers, Command::ScenarioReport(id)).await
 }
 
 async fn instances(State(api): State<Api>) -> Json<serde_json::Value> {

@@ -394,6 +394,9 @@ impl Numbers {
         let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         record.instances = small(lives().count());
         record.healthy = small(lives().filter(|it| it.state == "ready").count());
+        if status.scenario.as_ref().is_some_and(|it| it.troubled.contains(&node.name)) {
+            record.flags |= flag::FAULT;
+        }
         if lives().any(|it| matches!(it.state.as_str(), "waiting" | "starting")) {
             record.flags |= flag::STARTING;
         }

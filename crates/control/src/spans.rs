@@ -284,7 +284,7 @@ fn finish(mut span: Span, record: &Finished, them: &Parties, out: &mut Vec<Span>
     out.push(span);
 }
 
-pub(crate) fn method(method: Method) -> &'static str {
+pub fn method(method: Method) -> &'static str {
     match method {
         Method::Get => "GET",
         Method::Head => "HEAD",

@@ -98,4 +98,7 @@ pub struct ScenarioStatus {
     pub lasts_ms: u64,
     /// What is in force now, in the file's words.
     pub in_force: Vec<String>,
+    /// Services that are not as they should be on account of it.
+    #[serde(default)]
+    pub troubled: Vec<String>,
 }

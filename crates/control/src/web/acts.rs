@@ -4,7 +4,7 @@
 //! nobody here says yes.
 
 use super::Web;
-use crate::api::{self, Command, Refusal, TrafficChange, lock};
+use crate::api::{self, Command, Refusal, ScenarioOrder, TrafficChange, lock};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -58,6 +58,9 @@ pub(super) struct Acts {
 /// No page of another site can send this header without asking first, and we never say yes.
 const ACT_HEADER: &str = "x-isobar-act";
 
+/// A person at the map sees what happens, and still must not break more than was meant.
+const MAP_GUARD: f64 = 10.0;
+
 pub(super) async fn act(
     State(web): State<Web>,
     headers: HeaderMap,
@@ -73,8 +76,10 @@ pub(super) async fn act(
         .map_err(|error| Refusal::wrong(format!("the body is no act: {error}; docs/live.md lists them")))?;
     let what = act.words();
     let command = match act {
-        Act::Scenario { name } => Command::ScenarioStart(name),
-        Act::StopAll => Command::ScenarioStop,
+        Act::Scenario { name } => {
+            Command::ScenarioStart(name, ScenarioOrder { guard: Some(MAP_GUARD), ..ScenarioOrder::default() })
+        }
+        Act::StopAll => Command::ScenarioStop(None),
         Act::Scale { service, to } => Command::Scale(service, to),
         Act::Restart { service } => Command::Restart(service),
         Act::Load { traffic, rate_per_second } => {

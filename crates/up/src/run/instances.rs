@@ -54,8 +54,9 @@ pub(super) enum Body {
 
 impl Runner {
     pub(super) fn start(&mut self, key: Key, name: &str, index: u32) {
-        if let Err(why) = self.try_start(key, name, index) {
-            self.post(Event::StartFailed(key, why));
+        match self.try_start(key, name, index) {
+            Ok(()) => self.on_new_life(key),
+            Err(why) => self.post(Event::StartFailed(key, why)),
         }
     }
 
@@ -69,7 +70,10 @@ impl Runner {
         let system = Rc::clone(&self.system);
         let id = self.find(name).ok_or("it is no longer in the file")?;
         let service = &system.services[id];
-        let seat = plan::seat(&system, service, index);
+        let mut seat = plan::seat(&system, service, index);
+        if let Some(version) = self.version_forced(name, index) {
+            seat.version.clone_from(version);
+        }
         let slot = slot(name, index);
         let Some(run) = plan::run_of(service, &seat.version) else {
             let listener = self.ports.bind(&slot).map_err(|error| error.to_string())?;
@@ -332,12 +336,13 @@ impl Runner {
 
     /// Its process is gone: so are its check and its port.
     pub(super) fn forget(&mut self, key: Key) {
-        self.admitted.remove(&key);
+        let was_admitted = self.admitted.remove(&key);
         let Some(live) = self.live.remove(&key) else { return };
-        if let Some(check) = live.check {
+        if let Some(check) = &live.check {
             check.abort();
         }
-        if let Some(address) = live.address {
+        let is_ghost = was_admitted && self.becomes_ghost(&live);
+        if let (Some(address), false) = (live.address, is_ghost) {
             self.ports.release(address.port());
         }
         self.dirty = true;

@@ -9,6 +9,7 @@ mod instances;
 mod plane;
 mod reload;
 mod report;
+mod scenario;
 mod serve;
 mod telling;
 mod traffic;
@@ -146,6 +147,7 @@ pub(crate) struct Runner {
     marker: Option<ports::Held>,
     faults: BTreeMap<String, proxy::config::Fault>,
     traffic: traffic::TrafficDesk,
+    scenarios: scenario::Desk,
     live: HashMap<Key, Live>,
     /// What all synthetic instances cost together.
     synthetic_usage: Option<report::Measured>,
@@ -296,6 +298,7 @@ impl Runner {
             marker: None,
             faults: BTreeMap::new(),
             traffic: traffic::TrafficDesk::default(),
+            scenarios: scenario::Desk::default(),
             live: HashMap::new(),
             synthetic_usage: None,
             orphans_due: true,
@@ -357,7 +360,13 @@ impl Runner {
         let mut looks: u32 = 0;
         let mut stopping = false;
         while !self.finished {
-            let wake = self.supervisor.next_wake().map(|at| self.started + Duration::from_nanos(at.as_u64()));
+            let wake = self
+                .supervisor
+                .next_wake()
+                .into_iter()
+                .chain(self.scenario_wake())
+                .min()
+                .map(|at| self.started + Duration::from_nanos(at.as_u64()));
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -391,6 +400,7 @@ impl Runner {
                     }
                 }
             }
+            self.play_scenarios();
             let now = self.now();
             self.supervisor.tick(now);
             self.pump();

@@ -68,7 +68,7 @@ impl Runner {
             addresses: self.addresses.clone(),
             services,
             traffic: self.traffic_status(),
-            scenario: None,
+            scenario: self.scenario_status(),
             refused: self.refused.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! The file's traffic, started, stopped and changed while it runs.
 
 use super::{Runner, Say};
-use crate::load::{Generator, Pattern, Traffic};
+use crate::load::{Generator, Pattern, Tally, Traffic};
 use crate::plan::Seat;
 use crate::synthetic::{RequestLine, Wire, wire};
 use control::api::{Refusal, TrafficChange};
@@ -18,6 +18,18 @@ pub(super) struct TrafficDesk {
     generator: Option<Generator>,
     /// By name: what the rate is multiplied with.
     running: BTreeMap<String, f64>,
+}
+
+impl TrafficDesk {
+    /// What its rate is multiplied with; `None` when it does not flow.
+    pub(super) fn factor(&self, name: &str) -> Option<f64> {
+        self.running.get(name).copied()
+    }
+
+    /// What came of it so far; `None` before it first flowed.
+    pub(super) fn tally(&self, name: &str) -> Option<Tally> {
+        self.generator.as_ref().map(|it| it.tally(name))
+    }
 }
 
 /// (slot, callee), and (the service that calls, if it is one; where it stands).
@@ -50,7 +62,7 @@ impl Runner {
         }
     }
 
-    fn start_traffic(&mut self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn start_traffic(&mut self, name: &str) -> Result<(), Refusal> {
         let system = Rc::clone(&self.system);
         let Some((id, it)) = system.traffic.enumerate().find(|(_, it)| it.name.value == name) else {
             let known: Vec<&str> = system.traffic.iter().map(|it| it.name.value.as_str()).collect();
@@ -139,13 +151,17 @@ impl Runner {
             self.record(who, "traffic", name, format!("{rate}/s"));
         }
         if change.running == Some(false) {
-            if let Some(generator) = &self.traffic.generator {
-                generator.stop(name);
-            }
-            self.traffic.running.remove(name);
+            self.stop_traffic(name);
             self.record(who, "traffic", name, "stop".to_owned());
         }
         Ok(json!({"traffic": self.traffic_status().into_iter().find(|it| it.name == name)}))
+    }
+
+    pub(super) fn stop_traffic(&mut self, name: &str) {
+        if let Some(generator) = &self.traffic.generator {
+            generator.stop(name);
+        }
+        self.traffic.running.remove(name);
     }
 
     pub(super) fn set_traffic_factor(&mut self, name: &str, factor: f64) {

@@ -132,6 +132,7 @@ impl Runner {
                 })
             })
             .collect();
+        instances.extend(self.ghosts());
         let now = self.now();
         let named: BTreeSet<&str> = self.system.services.iter().map(|it| it.name.value.as_str()).collect();
         let usable = |it: &Registered| {
@@ -154,8 +155,11 @@ impl Runner {
             marker: self.marker.as_ref().map(|it| it.address),
             gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
             faults: self.faults.clone(),
-            links: if self.options.places { distances(&self.system) } else { Vec::new() },
-            troubles: BTreeMap::new(),
+            links: {
+                let distances = if self.options.places { distances(&self.system) } else { Vec::new() };
+                distances.into_iter().chain(self.forced_links().iter().cloned()).collect()
+            },
+            troubles: self.forced_troubles(),
             gateways_trust: false,
             folder: self.folder_of_file(),
         }

@@ -66,12 +66,11 @@ impl Runner {
             }
             Command::Snapshot => Ok(json!({"text": self.snapshot_text()})),
             Command::Traffic(name, change) => self.change_traffic(who, &name, &change),
-            Command::ScenarioStart(_)
-            | Command::ScenarioRenew
-            | Command::ScenarioStop
-            | Command::ScenarioReport => {
-                Err(Refusal { status: 501, message: "not supported yet".to_owned() })
-            }
+            Command::Scenarios => Ok(self.scenario_list()),
+            Command::ScenarioStart(name, order) => self.start_scenario(who, &name, &order),
+            Command::ScenarioRenew(id) => self.renew_scenario(&id),
+            Command::ScenarioStop(id) => self.stop_scenarios(who, id.as_deref()),
+            Command::ScenarioReport(id) => self.scenario_progress(&id, true),
         }
     }
 

@@ -99,6 +99,7 @@ impl Supervisor {
         let job = service.wanted.job;
         let name = label(service, at);
         let instance = &mut service.instances[at];
+        let halted = service.halted.contains(&instance.index);
         let was = instance.phase.clone();
         if !was.is_live() {
             return;
@@ -123,7 +124,9 @@ impl Supervisor {
                     return;
                 }
             }
-            self.actions.push_back(Action::Tell(Notice::Stopped { instance: name, hard }));
+            if !halted {
+                self.actions.push_back(Action::Tell(Notice::Stopped { instance: name, hard }));
+            }
             return;
         }
         if job && exit == Some(Exit::Code(0)) {

@@ -23,8 +23,8 @@ mod vocabulary;
 pub use slots::{Instance, Phase};
 pub use vocabulary::{Action, Awaited, Event, Exit, Key, Need, Notice, Until, Wanted};
 
-use slots::{Build, Service};
-use std::collections::{BTreeMap, VecDeque};
+use slots::{Build, Service, Then};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use units::Nanos;
 
 /// First pause after a crash; doubles with every crash without a stable time in between.
@@ -65,6 +65,7 @@ impl Supervisor {
                             instances: Vec::new(),
                             build,
                             held: false,
+                            halted: BTreeSet::new(),
                             leaving: false,
                             to_replace: VecDeque::new(),
                         },
@@ -96,6 +97,52 @@ impl Supervisor {
         it.wanted.instances = instances;
         self.settle(now);
         true
+    }
+
+    /// One instance ends now, as if its machine had, and stays away until it is [let go](Self::let_go). Nobody is told
+    /// to send it nothing any more: callers find out as they would.
+    pub fn halt(&mut self, now: Nanos, service: &str, index: u32) {
+        let Some(it) = self.services.get_mut(service) else { return };
+        it.halted.insert(index);
+        for instance in it.instances.iter_mut().filter(|it| it.index == index) {
+            // Its successor, if it is being replaced, goes for good; the slot needs one instance.
+            let then = if instance.replaces.is_some() { Then::Forget } else { Then::Rest };
+            if instance.phase.is_live() {
+                instance.then = then;
+                instance.phase = Phase::Stopping { until: Nanos::MAX, hard: true };
+                self.actions.push_back(Action::Kill(instance.key));
+            } else if !matches!(instance.phase, Phase::Completed) {
+                instance.phase = Phase::Stopped;
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What was halted starts again.
+    pub fn let_go(&mut self, now: Nanos, service: &str, index: u32) {
+        let Some(it) = self.services.get_mut(service) else { return };
+        it.halted.remove(&index);
+        let held = it.held;
+        for instance in it.instances.iter_mut().filter(|it| it.index == index && !held) {
+            instance.crashes = 0;
+            match instance.phase {
+                Phase::Stopped => instance.phase = Phase::Waiting,
+                // Not gone yet: it comes back as soon as it is.
+                Phase::Stopping { .. } if instance.then == Then::Rest => instance.then = Then::Again,
+                _ => {}
+            }
+        }
+        self.settle(now);
+    }
+
+    /// One instance is replaced by a new one, which is ready before the old one goes.
+    pub fn replace_one(&mut self, now: Nanos, service: &str, index: u32) {
+        let Some(it) = self.services.get_mut(service) else { return };
+        let keys =
+            it.instances.iter().filter(|it| it.index == index && it.replaces.is_none()).map(|it| it.key);
+        let keys: Vec<Key> = keys.collect();
+        it.to_replace.extend(keys);
+        self.settle(now);
     }
 
     /// Instances asked for, whatever runs.

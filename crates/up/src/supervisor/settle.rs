@@ -130,12 +130,12 @@ impl Supervisor {
                 self.actions.push_back(Action::Tell(Notice::Building { service: name.to_owned() }));
             }
         }
-        let held = service.held;
+        let (held, halted) = (service.held, service.halted.clone());
         let fingerprint = service.wanted.fingerprint;
         for at in 0..service.instances.len() {
             let label = label(service, at);
             let instance = &mut service.instances[at];
-            if instance.phase != Phase::Waiting || held {
+            if instance.phase != Phase::Waiting || held || halted.contains(&instance.index) {
                 continue;
             }
             if awaited.is_empty() {

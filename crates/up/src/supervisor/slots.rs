@@ -1,7 +1,7 @@
 //! What the supervisor remembers: services, their slots, and where each instance is in its life.
 
 use super::vocabulary::{Awaited, Key, Until, Wanted};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use units::Nanos;
 
 /// Where an instance is in its life.
@@ -127,6 +127,8 @@ pub(super) struct Service {
     pub(super) build: Build,
     /// Stopped by the person: no instance starts.
     pub(super) held: bool,
+    /// Struck down by a scenario: these do not start until they are let go.
+    pub(super) halted: BTreeSet<u32>,
     /// Gone from the file: it disappears when its last process has.
     pub(super) leaving: bool,
     /// Slots that still run old code, to be replaced one after another.

@@ -142,6 +142,17 @@ impl World {
                 return;
             }
             "wait" => return,
+            "halt" | "let-go" | "renew" => {
+                let (service, index) = name.split_once('#').expect("service#index");
+                let index = index.parse().expect("an index");
+                match verb {
+                    "halt" => self.supervisor.halt(at, service, index),
+                    "let-go" => self.supervisor.let_go(at, service, index),
+                    _ => self.supervisor.replace_one(at, service, index),
+                }
+                self.pump();
+                return;
+            }
             "up" => {
                 let key = self.key(&name);
                 self.supervisor.on(at, Event::Started(key));
@@ -246,6 +257,38 @@ fn a_command_that_does_not_exist_is_given_up_like_any_crash() {
          web#0 crashed: not found, again in 1s; start web#0
          web#0 crashed: not found, again in 2s; start web#0
          gave up web#0 after 5: not found",
+    );
+}
+
+#[test]
+fn what_is_halted_ends_without_a_word_and_stays_away_until_it_is_let_go() {
+    check(
+        "web x2",
+        "1ms up web#0; 1ms up web#1; 1s halt web#0; 2s exit web#0 137; 1h wait; 1h let-go web#0; 1h up web#0",
+        "start web#0; start web#1; admit web#0; admit web#1
+         kill web#0
+         start web#0; admit web#0",
+    );
+    // Let go before it is gone; a restart by hand meanwhile does not bring it back.
+    check(
+        "web",
+        "1ms up web#0; 1s halt web#0; 2s let-go web#0; 3s exit web#0 137",
+        "start web#0; admit web#0; kill web#0; start web#0",
+    );
+    check(
+        "web",
+        "1ms up web#0; 1s halt web#0; 2s exit web#0 137; 3s start web#0; 4s wait",
+        "start web#0; admit web#0; kill web#0",
+    );
+}
+
+#[test]
+fn one_instance_is_replaced_and_its_like_are_not() {
+    check(
+        "web x2",
+        "1ms up web#0; 1ms up web#1; 1s renew web#1; 2s up web#1; 3s exit web#1' 0",
+        "start web#0; start web#1; admit web#0; admit web#1
+         start web#1; admit web#1; retire web#1; term web#1",
     );
 }
 

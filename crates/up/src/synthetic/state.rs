@@ -15,6 +15,12 @@ pub(crate) struct CacheState {
     /// Last use to key: the first is the one to evict.
     by_use: BTreeMap<u64, u64>,
     uses: u64,
+    /// It starts warm, as its forecast does: the most popular keys, below this, are there although nobody asked for them
+    /// yet. They are older than every entry, the least popular the oldest, so they need no entries to leave in order.
+    warm_end: u64,
+    warm_left: usize,
+    /// When those were filled.
+    born: Option<Instant>,
     zipf: Zipf,
     /// With only a hit rate, a flush is remembered as the share of the content that is still missing.
     missing: f64,
@@ -25,11 +31,15 @@ pub(crate) struct CacheState {
 impl CacheState {
     pub(crate) fn new(settings: Cache) -> Self {
         let zipf = Zipf::new(settings.keys, settings.zipf);
+        let warm = settings.capacity.min(usize::try_from(settings.keys).unwrap_or(usize::MAX));
         Self {
             settings,
             entries: HashMap::new(),
             by_use: BTreeMap::new(),
             uses: 0,
+            warm_end: warm as u64,
+            warm_left: warm,
+            born: None,
             zipf,
             missing: 0.0,
             hits: 0,
@@ -58,27 +68,41 @@ impl CacheState {
         let key = self.zipf.draw(rng);
         self.uses += 1;
         let ttl = self.settings.ttl.map(|it| Duration::from_nanos(it.as_u64()));
-        let fresh = self
-            .entries
-            .get(&key)
-            .is_some_and(|(filled, _)| ttl.is_none_or(|ttl| now.saturating_duration_since(*filled) < ttl));
-        let filled = match self.entries.get(&key) {
-            Some((filled, used)) => {
-                self.by_use.remove(used);
-                if fresh { *filled } else { now }
-            }
-            None => now,
-        };
-        let is_full = !self.entries.contains_key(&key) && self.entries.len() >= self.settings.capacity;
-        if let Some((_, oldest)) = is_full.then(|| self.by_use.pop_first()).flatten() {
-            self.entries.remove(&oldest);
+        let born = *self.born.get_or_insert(now);
+        let known = self.entries.get(&key).copied();
+        let is_warm = known.is_none() && key < self.warm_end;
+        let filled = known.map(|(filled, _)| filled).or(is_warm.then_some(born));
+        let filled = filled.filter(|it| ttl.is_none_or(|ttl| now.saturating_duration_since(*it) < ttl));
+        let (fresh, filled) = (filled.is_some(), filled.unwrap_or(now));
+        if let Some((_, used)) = known {
+            self.by_use.remove(&used);
+        } else if is_warm {
+            self.warm_left -= 1;
+        } else if self.entries.len() + self.warm_left >= self.settings.capacity {
+            self.evict();
         }
         self.entries.insert(key, (filled, self.uses));
         self.by_use.insert(self.uses, key);
         fresh
     }
 
+    /// The least recently used goes.
+    fn evict(&mut self) {
+        while self.warm_left > 0 && self.warm_end > 0 {
+            self.warm_end -= 1;
+            if !self.entries.contains_key(&self.warm_end) {
+                self.warm_left -= 1;
+                return;
+            }
+        }
+        (self.warm_left, self.warm_end) = (0, 0);
+        if let Some((_, oldest)) = self.by_use.pop_first() {
+            self.entries.remove(&oldest);
+        }
+    }
+
     pub(crate) fn flush(&mut self) {
+        (self.warm_left, self.warm_end) = (0, 0);
         self.entries.clear();
         self.by_use.clear();
         self.missing = 1.0;
@@ -182,6 +206,22 @@ mod tests {
         let mut brief = cache(None, 1_000, 1_000, Some(Nanos::from_millis(50)));
         let stale = hit_share(&mut brief, start, &mut rng);
         assert!(stale < most - 0.2, "{stale} {most}");
+    }
+
+    #[test]
+    fn a_cache_starts_warm_and_a_flushed_one_is_cold() {
+        let start = super::super::timer::now();
+        let mut rng = Rng::from_seed(3);
+        let hits =
+            |cache: &mut CacheState, rng: &mut Rng| (0..1_000).filter(|_| cache.look_up(start, rng)).count();
+        // Room for half of a million keys that are nearly equally popular: cold, hardly any of a thousand would hit.
+        let large = Cache { hit_rate: None, keys: 1_000_000, capacity: 500_000, zipf: 0.0, ttl: None };
+        let mut cache = CacheState::new(large);
+        assert!((450..550).contains(&hits(&mut cache, &mut rng)), "half of them are there");
+        assert!(cache.entries.len() <= 1_000, "and cost nothing until they are asked for");
+        assert_eq!(cache.entries.len() + cache.warm_left, 500_000, "never more than its capacity");
+        cache.flush();
+        assert!(hits(&mut cache, &mut rng) < 5);
     }
 
     #[test]
