@@ -9,6 +9,7 @@
 //! **Invariant:** everything has a limit, a policy when full, and a counter that says so.
 
 pub mod app;
+pub mod critical;
 pub mod exposition;
 pub mod filter;
 pub mod forwarding;

@@ -45,7 +45,13 @@ impl Row for TapEvent {
             Word::Destination => known(&[&self.destination]),
             Word::Operation => known(&[&self.operation]),
             Word::Version => known(&[&self.version]),
-            Word::Zone => known(&[&self.source_zone, &self.destination_zone]),
+            // A zone answers to its whole name and to its last part: `eu-west/b` is `b`, too.
+            Word::Zone => {
+                let last =
+                    |zone: &str| zone.rsplit_once('/').map(|(_, zone)| zone.to_owned()).unwrap_or_default();
+                let (source, destination) = (last(&self.source_zone), last(&self.destination_zone));
+                known(&[&self.source_zone, &self.destination_zone, &source, &destination])
+            }
             Word::Instance => known(&[&self.instance]),
             Word::Trace => self.trace_id.iter().map(|id| Cow::Owned(id.to_string())).collect(),
             Word::Has => {
@@ -70,7 +76,12 @@ impl Row for TapEvent {
     }
 }
 
-/// `12:34:56.789 web → cart  GET /cart  503  1.23ms  cart-0@b v1.3  2 attempts [retry]  trace 4bf92f35…`, times in UTC.
+/// Wide enough for most, so that lines stand under each other; what is longer pushes the rest.
+const EDGE_WIDTH: usize = 18;
+const OPERATION_WIDTH: usize = 18;
+
+/// `12:34:56.789 503 1.23ms  web → cart  GET /cart  cart-0@b v1.3  2 attempts [retry]  trace 4bf92f35…`, times in UTC;
+/// first what an eye runs down a column of.
 pub fn tap_line(event: &TapEvent, colour: bool) -> String {
     let millis = event.at.0 / 1_000_000;
     let (seconds, millis) = (millis / 1_000 % 86_400, millis % 1_000);
@@ -85,13 +96,12 @@ pub fn tap_line(event: &TapEvent, colour: bool) -> String {
         _ => Colour::Green,
     };
     let mut line = format!(
-        "{} {} → {}  {}  {}  {}",
+        "{} {} {:>6}  {:<EDGE_WIDTH$}  {:<OPERATION_WIDTH$}",
         paint(&clock, Some(Colour::Dim), colour),
-        safe(&event.source, 40),
-        safe(&event.destination, 40),
-        safe(&event.operation, 60),
         paint(&status, Some(shade), colour),
         duration(event.duration),
+        format!("{} → {}", safe(&event.source, 40), safe(&event.destination, 40)),
+        safe(&event.operation, 60),
     );
     if !event.instance.is_empty() {
         line += &format!("  {}", safe(&event.instance, 40));
@@ -141,10 +151,10 @@ mod tests {
     fn a_request_is_one_line() {
         assert_eq!(
             tap_line(&event(), false),
-            "12:26:40.123 web → cart  GET /cart  503  1.23ms  cart-0@b v1.3  2 attempts [retry]  trace 00000000000000000000000000000abc"
+            "12:26:40.123 503 1.23ms  web → cart          GET /cart           cart-0@b v1.3  2 attempts [retry]  trace 00000000000000000000000000000abc"
         );
         let lost = TapEvent { status: 0, operation: "a\nb".into(), ..TapEvent::default() };
-        assert_eq!(tap_line(&lost, false), "00:00:00.000  →   a·b  ---  0");
+        assert_eq!(tap_line(&lost, false).trim_end(), "00:00:00.000 ---      0   →                  a·b");
         assert!(tap_line(&event(), true).contains("\x1b[31m503\x1b[0m"));
     }
 

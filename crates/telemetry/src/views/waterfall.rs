@@ -1,6 +1,7 @@
 //! A trace as lines: who called whom, when, for how long, and what went wrong.
 
 use super::{Colour, duration, paint, safe};
+use crate::critical::{Segment, critical_path, shares};
 use crate::span::{Span, SpanKind, tag};
 use crate::tree::Tree;
 use units::Nanos;
@@ -10,8 +11,11 @@ const LINES_MAX: usize = 2_000;
 /// Deeper nesting stops moving right, or names would leave the screen.
 const INDENT_MAX: usize = 20;
 
-/// Lines for a terminal of `width` columns. Children whose clock runs ahead of their parent's are drawn where they say
-/// they were, and marked.
+/// Names on the critical path's line.
+const SHARES_MAX: usize = 6;
+
+/// Lines for a terminal of `width` columns: heavy where the whole trace waited for a span, light where it did not.
+/// Children whose clock runs ahead of their parent's are drawn where they say they were, and marked.
 pub fn waterfall(tree: &Tree, width: usize, colour: bool) -> Vec<String> {
     let width = width.clamp(60, 400);
     let bar = (width / 3).clamp(20, 80);
@@ -35,6 +39,7 @@ pub fn waterfall(tree: &Tree, width: usize, colour: bool) -> Vec<String> {
         tree.spans.len(),
         services.len()
     )];
+    let path = critical_path(tree);
     let order = tree.depth_first();
     let names = width.saturating_sub(bar + 12);
     for (node, depth) in order.iter().take(LINES_MAX) {
@@ -49,7 +54,8 @@ pub fn waterfall(tree: &Tree, width: usize, colour: bool) -> Vec<String> {
         let shade = if span.failed() { Some(Colour::Red) } else { None };
         let time = span.duration.map_or("?".to_owned(), duration);
         let skew = if is_skewed(span, parent) { " clock" } else { "" };
-        let drawn = draw(span, from, whole, bar);
+        let own: Vec<Segment> = path.iter().filter(|it| it.node == *node).copied().collect();
+        let drawn = draw(span, &own, from, whole, bar);
         lines.push(format!(
             "{}{room} {time:>8} |{}|{skew}",
             paint(&label, shade, colour),
@@ -58,6 +64,15 @@ pub fn waterfall(tree: &Tree, width: usize, colour: bool) -> Vec<String> {
     }
     if order.len() > LINES_MAX {
         lines.push(format!("... and {} more spans", order.len() - LINES_MAX));
+    }
+    let shares = shares(tree, &path);
+    if !shares.is_empty() {
+        let share = |(who, time): &(String, Nanos)| {
+            let part = time.0 as f64 / whole.0.max(1) as f64 * 100.0;
+            format!("{} {} ({part:.0}%)", safe(who, 40), duration(*time))
+        };
+        let told: Vec<String> = shares.iter().take(SHARES_MAX).map(share).collect();
+        lines.push(format!("━ waited for: {}", told.join(", ")));
     }
     lines
 }
@@ -113,15 +128,20 @@ fn is_skewed(span: &Span, parent: Option<&Span>) -> bool {
     }
 }
 
-fn draw(span: &Span, from: Nanos, whole: Nanos, width: usize) -> String {
+fn draw(span: &Span, own: &[Segment], from: Nanos, whole: Nanos, width: usize) -> String {
     let Some(start) = span.start else { return " ".repeat(width) };
     let place = |time: Nanos| {
         let share = time.saturating_sub(from).0 as f64 / whole.0.max(1) as f64;
         ((share * width as f64) as usize).min(width)
     };
-    let first = place(start).min(width - 1);
-    let last = place(start + span.duration.unwrap_or_default()).max(first + 1);
-    format!("{}{}{}", " ".repeat(first), "━".repeat(last - first), " ".repeat(width - last))
+    let cells = |from: Nanos, to: Nanos| {
+        let first = place(from).min(width - 1);
+        first..place(to).max(first + 1)
+    };
+    let mut bar = vec![' '; width];
+    bar[cells(start, start + span.duration.unwrap_or_default())].fill('─');
+    own.iter().for_each(|it| bar[cells(it.from, it.to)].fill('━'));
+    bar.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -142,10 +162,11 @@ mod tests {
             lines,
             [
                 "trace 0000000000000001: 1.00ms in 4 spans of 2 services, 1 failed",
-                "web shop                                           1.00ms |━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━|",
+                "web shop                                           1.00ms |━━━──────────────────━━━━━━━━━|",
                 "  ads → ads                                         100us |   ━━━                        |",
-                "  get → cart [attempt 2]                            500us |      ━━━━━━━━━━━━━━━         |",
+                "  get → cart [attempt 2]                            500us |      ━━━─────────━━━         |",
                 "    cart get [503, failed, queued 2.50ms]           300us |         ━━━━━━━━━            |",
+                "━ waited for: web 400us (40%), cart 300us (30%), web → cart 200us (20%), ads 100us (10%)",
             ]
         );
     }
