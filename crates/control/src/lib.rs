@@ -10,6 +10,7 @@
 //! marker     how old numbers are         observed  what was promised, and by whom series are made
 //! watch      reads every 250 ms      page      all of one service               web    the map's doors
 //! tally      what single requests tell
+//! views      answers in the terminal: services, edges, traces, live requests, all by one filter
 //! ```
 //! **Invariant:** the data plane never waits for anything here. A proxy runs its last good snapshot for as long as it
 //! must; when control comes back, instances check in again and the registry is whole within one lease.
@@ -34,5 +35,6 @@ pub mod send;
 pub mod spans;
 pub mod status;
 pub mod tally;
+pub mod views;
 pub mod watch;
 pub mod web;

@@ -215,6 +215,11 @@ impl Tally {
         (zones.collect(), versions.collect())
     }
 
+    /// What each instance answered in the last ten seconds, by loopback port.
+    pub fn by_port(&self) -> HashMap<u16, Counts> {
+        self.sums(FAR, |it| &it.ports).1.into_iter().collect()
+    }
+
     /// Each instance's own numbers over ten seconds, by loopback port.
     pub fn instances(&self) -> HashMap<u16, Value> {
         let (over, ports) = self.sums(FAR, |it| &it.ports);

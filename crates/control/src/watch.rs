@@ -15,6 +15,7 @@ use crate::send::{Exporter, SendCounters, Settings};
 use crate::spans::{Names, spans_of};
 use crate::status::Status;
 use crate::tally::{Places, Tally};
+use crate::views::tap::{Stands, Taps, tapped};
 use proxy::observe::Observer;
 use proxy::record::Finished;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -115,6 +116,8 @@ pub struct Watched {
     pub(crate) outbox: Mutex<Option<mpsc::Receiver<Vec<Span>>>>,
     /// Ages that pages measured.
     pub ages: Mutex<Histogram>,
+    /// Who looks at requests as they end.
+    pub taps: Taps,
     observer: Mutex<Option<Observer>>,
 }
 
@@ -159,6 +162,7 @@ impl Watched {
             markers: Mutex::default(),
             outbox: Mutex::new(outbox),
             ages: Mutex::default(),
+            taps: Taps::default(),
             observer: Mutex::default(),
         })
     }
@@ -234,6 +238,8 @@ pub async fn watch(
         let tap = tap.get_or_insert_with(|| observer.events(RECORDS_MAX));
         let (generation, edge_names) = observer.edge_names();
         let mut ended = Ended::default();
+        let stands = watched.taps.are_open().then(|| Stands::of(&said));
+        let mut looked_at = Vec::new();
         let mut tally = lock(&watched.tally);
         for record in tap.try_iter().take(RECORDS_MAX) {
             ended.note(&record);
@@ -244,10 +250,14 @@ pub async fn watch(
             if let Some(Some(edge)) = edge_names.get(record.edge as usize) {
                 spans_of(&record, &edge.name, &mut names, &mut ended.spans);
                 tally.add(now, &map, &places, &record, &edge.name);
+                looked_at.extend(stands.as_ref().and_then(|it| tapped(&record, &edge.name, it)));
             }
         }
         tally.tick(now);
         drop(tally);
+        if stands.is_some() {
+            watched.taps.offer(&looked_at, now);
+        }
         ended.keep(&watched, &said, now);
         if let Some(keeper) = &keeper {
             hand_over(&watched, keeper, HandOver { spans: ended.spans, frame: counted, map: new_map.take() });

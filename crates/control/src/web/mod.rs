@@ -91,6 +91,7 @@ pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> R
         .with_state(web)
         .merge(crate::exports::routes(Arc::clone(&watched)))
         .merge(crate::observed::routes(Arc::clone(&watched)))
+        .merge(crate::views::routes(api.clone(), watched))
         .merge(api::routes(api))
 }
 
