@@ -51,14 +51,20 @@ function decode(text: string): string {
 }
 
 /** The command that tells about the same in a terminal; empty where there is none. */
-export function command({ view, name }: Where): string {
+export function command({ view, name, filter }: Where): string {
   const quoted = (text: string) => (/^[\w.:%@/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const filtered = (verb: string) => (filter === "" ? verb : `${verb} ${quoted(filter)}`);
   switch (view) {
     case "service":
-      return `isobar logs ${quoted(name)} -f`;
+      return `isobar stat ${quoted(`service:${name}`)} --by instance`;
     case "map":
+      return filtered("isobar edges");
     case "table":
-      return "isobar ps";
+      return filtered("isobar stat");
+    case "traces":
+      return filtered("isobar trace");
+    case "trace":
+      return `isobar trace ${quoted(name)}`;
     default:
       return "";
   }

@@ -13,8 +13,11 @@ describe("an address", () => {
 });
 
 test("pages name only commands that exist", () => {
-  expect(command(parse("/service/web", ""))).toBe("isobar logs web -f");
-  expect(command(parse("/service/it's", ""))).toBe("isobar logs 'it'\\''s' -f");
-  expect(command(parse("/", ""))).toBe("isobar ps");
-  expect(command(parse("/traces", ""))).toBe("");
+  expect(command(parse("/service/web", ""))).toBe("isobar stat service:web --by instance");
+  expect(command(parse("/service/it's", ""))).toBe("isobar stat 'service:it'\\''s' --by instance");
+  expect(command(parse("/", ""))).toBe("isobar edges");
+  expect(command(parse("/table", "q=errors>1%25 zone:b"))).toBe("isobar stat 'errors>1% zone:b'");
+  expect(command(parse("/traces", "q=service:cart"))).toBe("isobar trace service:cart");
+  expect(command(parse("/trace/4bf92f", ""))).toBe("isobar trace 4bf92f");
+  expect(command(parse("/act", ""))).toBe("");
 });
