@@ -5,10 +5,13 @@
 //!
 //! Data goes to stdout and words to stderr; `--json` gives machines the same answer. The exit codes are in [`exit`].
 
+mod answer;
 mod check;
 mod client;
+mod columns;
 mod completions;
 mod diff;
+mod edges;
 mod exit;
 mod explain;
 mod graph;
@@ -22,7 +25,12 @@ mod scenario;
 mod schema;
 mod services;
 mod sim;
+mod slo;
+mod stat;
 mod table;
+mod tap;
+mod top;
+mod trace;
 mod traffic;
 mod up;
 
@@ -62,6 +70,12 @@ enum Verb {
     Down(services::Down),
     Ps(ps::Args),
     Logs(logs::Args),
+    Top(top::Args),
+    Stat(stat::Args),
+    Edges(edges::Args),
+    Tap(tap::Args),
+    Trace(trace::Args),
+    Slo(slo::Args),
     Restart(services::Named),
     Stop(services::Named),
     Start(services::Named),
@@ -100,6 +114,12 @@ fn main() -> ExitCode {
         Verb::Down(args) => services::down(&args),
         Verb::Ps(args) => ps::run(&args),
         Verb::Logs(args) => logs::run(&args, terminal),
+        Verb::Top(args) => top::run(&args, terminal),
+        Verb::Stat(args) => stat::run(&args, terminal),
+        Verb::Edges(args) => edges::run(&args, terminal),
+        Verb::Tap(args) => tap::run(&args, terminal),
+        Verb::Trace(args) => trace::run(&args, terminal),
+        Verb::Slo(args) => slo::run(&args, terminal),
         Verb::Restart(args) => services::order(&args, "restart"),
         Verb::Stop(args) => services::order(&args, "stop"),
         Verb::Start(args) => services::order(&args, "start"),
