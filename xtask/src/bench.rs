@@ -10,7 +10,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         .filter(|entry| entry.path().join("examples/bench.rs").exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    let (parts, flags): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| !arg.starts_with("--"));
+    let quick = args.iter().any(|arg| arg == "--quick");
+    let profile = if quick { "quick" } else { "release" };
+    let (parts, flags): (Vec<&String>, Vec<&String>) =
+        args.iter().filter(|arg| *arg != "--quick").partition(|arg| !arg.starts_with("--"));
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("no bench is called `{unknown}`; there are: {}", known.join(", "));
     }
@@ -21,9 +24,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         chosen.push(cost);
     }
     for part in chosen {
-        let mut command = vec!["run", "--release", "--package", part, "--example", "bench", "--"];
+        if part == "up" {
+            // It looks at the binary from outside, as a person would.
+            run::step("cargo", &["build", "--profile", profile, "--package", "cli"])?;
+        }
+        let mut command = vec!["run", "--profile", profile, "--package", part, "--example", "bench", "--"];
         command.extend(flags.iter().map(|flag| flag.as_str()));
-        run::step("cargo", &command)?;
+        let binary = run::target_dir().join(profile).join("isobar");
+        run::step_with("cargo", &command, &[("ISOBAR_BIN", binary.as_os_str())])?;
     }
     Ok(())
 }

@@ -19,7 +19,9 @@ cargo xtask <chore>
   test                formatting, clippy with warnings denied, every test, doc tests, tidy
   tidy                the rules of the house: who may depend on whom, what is banned where, and why
   demo [--seconds N]  the shop, run live with customers, and the address of its map
-  bench [PART...]     speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named)
+  bench [PART...] [--quick] [--json]
+                      speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named);
+                      --quick builds faster what runs nearly as fast
   fuzz [TARGET...] [--seconds N]
                       every fuzz target on its corpus and on mutations of it (default 60 s each)
   ui                  build the web map (needs Node)

@@ -1,6 +1,7 @@
 //! Starting other programs, from the repository's root, saying what is started.
 
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,9 +12,15 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs to the end and fails if it does.
 pub(crate) fn step(program: &str, args: &[&str]) -> Result<()> {
+    step_with(program, args, &[])
+}
+
+/// The same with variables set.
+pub(crate) fn step_with(program: &str, args: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
     eprintln!("\x1b[2m$ {program} {}\x1b[0m", args.join(" "));
     let status = Command::new(program)
         .args(args)
+        .envs(variables.iter().copied())
         .current_dir(root())
         .status()
         .with_context(|| format!("cannot start `{program}`: is it installed?"))?;

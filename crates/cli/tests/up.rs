@@ -163,17 +163,24 @@ fn no_request_fails_while_instances_are_replaced_and_scaled() {
     let gateway = place.gateway();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (asked, failed) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let (mut asked, mut failed) = (0, Vec::new());
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let (status, body) = get(&gateway, "/");
-                asked += 1;
-                if status != 200 {
-                    failed.push(format!("{status} {body}"));
+        // Five hundred a second from ten clients, as far as this machine can; each waits for its own turn.
+        let asking = |lane: u32| {
+            let (gateway, stop) = (&gateway, &stop);
+            move || {
+                let (started, mut asked, mut failed) = (Instant::now(), 0u32, Vec::new());
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let due = Duration::from_millis(2) * (asked * 10 + lane);
+                    std::thread::sleep(due.saturating_sub(started.elapsed()));
+                    let (status, body) = get(gateway, "/");
+                    asked += 1;
+                    if status != 200 {
+                        failed.push(format!("{status} {body}"));
+                    }
                 }
+                (asked, failed)
             }
-            (asked, failed)
-        });
+        };
+        let asking: Vec<_> = (0..10).map(|lane| scope.spawn(asking(lane))).collect();
         let restarts = |place: &Place, name: &str| -> u64 {
             let status = place.status();
             let all = status["services"].as_array().into_iter().flatten().filter(|it| it["name"] == name);
@@ -192,7 +199,8 @@ fn no_request_fails_while_instances_are_replaced_and_scaled() {
         until("the changed service is replaced", || restarts(&place, "cart") == 2);
         until("its old instance is gone", || place.said(&["ps"]).matches("cart#").count() == 1);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        asking.join().expect("no panic")
+        let each = asking.into_iter().map(|it| it.join().expect("no panic"));
+        each.fold((0, Vec::new()), |all, one| (all.0 + one.0, [all.1, one.1].concat()))
     });
     assert!(asked > 50, "{asked}");
     assert!(failed.is_empty(), "{} of {asked}: {failed:?}", failed.len());
@@ -509,4 +517,139 @@ fn an_instance_from_elsewhere_is_checked_routed_to_kept_and_forgotten() {
         status == 422 && answer["error"].as_str().is_some_and(|it| it.contains("socket address")),
         "{answer}"
     );
+}
+
+/// What a run said since it came up.
+fn output(place: &Place, name: &str) -> String {
+    std::fs::read_to_string(place.state().join(name).join("output")).unwrap_or_default()
+}
+
+#[test]
+fn a_changed_source_is_built_and_replaces_its_service_alone() {
+    let place = Place::new(
+        r#"isobar: 1
+system: built
+services:
+  cart:
+    run: {command: "echo running $(cat made); sleep 1000", shell: true, build: "! grep broken source && cp source made", watch: [source]}
+    health: {log: running}
+  calm: {run: {command: "echo ready; sleep 1000", shell: true}, health: {log: ready}}
+"#,
+    );
+    place.write("source", "one\n");
+    place.said(&["up", "-d"]);
+    assert!(place.said(&["logs", "cart"]).contains("| running one"), "{}", output(&place, "built"));
+    place.write("source", "two, longer\n");
+    until("the new one runs", || place.said(&["logs", "cart"]).contains("| running two"));
+    until("the old one is gone", || place.said(&["ps"]).matches("cart#0").count() == 1);
+    place.write("source", "broken, and longer still\n");
+    until("the mistake is told", || output(&place, "built").contains("cart was not built: exit status 1"));
+    assert!(output(&place, "built").contains("what runs stays"), "{}", output(&place, "built"));
+    assert_eq!(place.state_of("cart#0"), "ready", "what ran still does");
+    place.write("source", "three\n");
+    until("the mend is taken", || place.said(&["logs", "cart"]).contains("| running three"));
+    let status = place.status();
+    let calm = status["services"].as_array().into_iter().flatten().find(|it| it["name"] == "calm");
+    assert_eq!(calm.map(|it| it["instances"][0]["restarts"].clone()), Some(0.into()), "nobody touched it");
+}
+
+#[test]
+fn readiness_is_asked_in_every_way_and_liveness_restarts() {
+    let place = Place::new(
+        r#"isobar: 1
+system: asked
+services:
+  by-command: {run: {command: sleep 1000}, health: {command: "test -e alive", every: 20ms, unhealthy_after: 2, startup: 300ms}}
+  by-log: {run: {command: "sleep 0.05; echo at your service; sleep 1000", shell: true}, health: {log: at your service}}
+  by-tcp: {health: {tcp: true}, operations: {"GET /": 1ms}}
+  by-http: {health: {path: /healthz}, operations: {"GET /": 1ms}}
+  by-grpc: {kind: grpc, health: {grpc: true}, operations: {"shop.Cart/Get": 1ms}}
+  never: {run: {command: sleep 1000}, health: {command: "false", every: 20ms, startup: 200ms}, needs: [by-log]}
+"#,
+    );
+    place.write("alive", "");
+    let output_of = place.ask(&["up", "-d"]);
+    assert_eq!(output_of.status.code(), Some(1), "one of them never comes up");
+    for instance in ["by-command#0", "by-log#0", "by-tcp#0", "by-http#0", "by-grpc#0"] {
+        until(instance, || place.state_of(instance) == "ready");
+    }
+    assert!(output(&place, "asked").contains("not ready within 200ms"), "{}", output(&place, "asked"));
+    std::fs::remove_file(place.path().join("alive")).expect("it is there");
+    until("it is replaced", || output(&place, "asked").contains("unhealthy for 300ms"));
+    let said = output(&place, "asked");
+    assert!(said.contains("by-command#0 is unhealthy: `test -e alive` ended with exit status 1"), "{said}");
+    place.write("alive", "");
+    place.said(&["restart", "by-command"]);
+    until("it is well again", || place.state_of("by-command#0") == "ready");
+}
+
+#[test]
+fn jobs_come_first_and_what_waits_says_why() {
+    let place = Place::new(
+        r#"isobar: 1
+system: jobs
+services:
+  migrate: {run: {command: "echo migrated; test -e schema", shell: true, job: true}}
+  db: {needs: [{migrate: completed}], operations: {"GET /": 1ms}}
+  web: {operations: {"GET /": {calls: [db]}}}
+"#,
+    );
+    assert_eq!(place.ask(&["up", "-d"]).status.code(), Some(1));
+    assert_eq!(place.state_of("db#0"), "waiting");
+    let told = place.said(&["ps"]);
+    for wanted in [
+        "waits for migrate to be completed (`needs` names migrate, it is failed: exit status 1)",
+        "waits for db to be healthy (`GET /` calls it, it is waiting)",
+    ] {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
+    place.write("schema", "");
+    place.said(&["restart", "migrate"]);
+    until("all of it is there", || place.status()["settled"] == true);
+    assert_eq!((place.state_of("migrate#0"), place.state_of("web#0")), ("completed".into(), "ready".into()));
+}
+
+#[test]
+fn troubles_of_this_machine_are_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    let place = Place::new(&format!(
+        "isobar: 1\nsystem: trouble\nservices:\n  stubborn: {{run: {{command: sleep 1000, port: {port}}}}}\n  absent: {{run: no-such-program --at-all}}\n  nowhere: {{run: {{command: sleep 1, dir: no/such/folder}}}}\n  loud: {{run: {{command: \"echo ready; sleep 1000\", shell: true}}, health: {{log: ready}}}}\n"
+    ));
+    // Where its lines should be kept lies something else, as when a disk is full: they are lost, and that is said.
+    std::fs::create_dir_all(place.state().join("trouble/logs")).expect("a folder");
+    std::fs::write(place.state().join("trouble/logs/loud"), "").expect("a file");
+    assert_eq!(place.ask(&["up", "-d"]).status.code(), Some(1));
+    for wanted in [
+        &format!("its port {port} cannot be used: address already in use") as &str,
+        "no program is called `no-such-program` (looked in PATH)",
+        "no/such/folder` does not exist",
+        "lines of logs are lost",
+    ] {
+        until(wanted, || output(&place, "trouble").contains(wanted));
+    }
+    assert_eq!(place.state_of("loud#0"), "ready", "a full disk is no reason to stop");
+    drop(taken);
+    place.said(&["restart", "stubborn"]);
+    // Nobody listens on its port, but it is free now: it runs and waits to be answered.
+    until("it runs", || ["starting", "restarting"].contains(&place.state_of("stubborn#0").as_str()));
+}
+
+#[test]
+fn lines_are_found_by_trace_time_and_words() {
+    let place = Place::new(
+        r#"isobar: 1
+system: lines
+services:
+  web: {run: {command: "echo plain; echo '{\"level\":\"warn\",\"trace_id\":\"4bf92f3577b34da6\"}'; echo trouble >&2; sleep 1000", shell: true}, health: {log: plain}}
+"#,
+    );
+    place.said(&["up", "-d"]);
+    until("all is said", || place.said(&["logs", "web"]).contains("trouble"));
+    let found = place.said(&["logs", "--id", "4bf92f3577b34da6", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(found.trim()).expect("one line of JSON");
+    assert_eq!((&line["fields"]["level"], &line["stream"]), (&"warn".into(), &"out".into()));
+    assert_eq!(place.said(&["logs", "--grep", "^tro.ble$"]).lines().count(), 1);
+    assert!(place.said(&["logs", "web#0", "--since", "1h"]).contains("plain"));
+    assert_eq!(place.said(&["logs", "web#7"]), "");
 }

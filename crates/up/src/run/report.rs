@@ -135,11 +135,11 @@ impl Runner {
         let trees = usage::of_trees(&leaders);
         for live in self.live.values_mut() {
             if let Body::Process { pid, .. } = live.body {
-                live.usage = trees.get(&pid).map(|now| Measured::after(live.usage, at, *now));
+                live.usage = trees.get(&pid).map(|now| Measured::after(live.usage, (live.since, at), *now));
             }
         }
         let own = if self.synthetic_count() > 0 { usage::of_own_thread(SYNTHETIC_THREAD) } else { None };
-        self.synthetic_usage = own.map(|now| Measured::after(self.synthetic_usage, at, now));
+        self.synthetic_usage = own.map(|now| Measured::after(self.synthetic_usage, (Nanos::ZERO, at), now));
     }
 }
 
@@ -148,16 +148,16 @@ impl Runner {
 pub(super) struct Measured {
     at: Nanos,
     now: Usage,
-    /// Processor time over time since it was measured before; `None` the first time.
+    /// Processor time over time, since it was measured before or began.
     cores: Option<f64>,
 }
 
 impl Measured {
-    fn after(before: Option<Self>, at: Nanos, now: Usage) -> Self {
-        let since =
-            before.map(|it| (at.saturating_sub(it.at), now.cpu_nanos.saturating_sub(it.now.cpu_nanos)));
-        let cores =
-            since.filter(|(time, _)| !time.is_zero()).map(|(time, cpu)| cpu as f64 / time.as_u64() as f64);
+    fn after(before: Option<Self>, (began, at): (Nanos, Nanos), now: Usage) -> Self {
+        let (since, spent) = before.map_or((began, 0), |it| (it.at, it.now.cpu_nanos));
+        let time = at.saturating_sub(since);
+        let cpu = now.cpu_nanos.saturating_sub(spent);
+        let cores = (!time.is_zero()).then(|| cpu as f64 / time.as_u64() as f64);
         Self { at, now, cores }
     }
 }

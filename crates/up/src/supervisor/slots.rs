@@ -180,6 +180,10 @@ impl Instance {
 impl Service {
     pub(super) fn satisfies(&self, until: Until) -> bool {
         let any = |test: fn(&Phase) -> bool| self.instances.iter().any(|it| test(&it.phase));
+        if self.wanted.instances == 0 {
+            // Scaled to nobody: nobody will ever come, so nobody is waited for.
+            return true;
+        }
         match until {
             Until::Started => any(|it| {
                 matches!(

@@ -203,6 +203,11 @@ fn a_service_starts_once_what_it_needs_is_healthy_and_says_what_it_waits_for() {
 }
 
 #[test]
+fn nobody_waits_for_what_is_scaled_to_nobody() {
+    check("db x0; web needs db:healthy", "1ms up web#0", "start web#0; admit web#0");
+}
+
+#[test]
 fn started_is_less_than_healthy() {
     check(
         "db; web needs db:started",
