@@ -5,6 +5,8 @@
 //! watcher collects, keeps spans and decides about traces, as under `isobar up`. Prints figures with their marks and
 //! exits 1 if one is missed. A ratio within one run holds on a busy machine; the seconds do not.
 
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
 use control::map::{GATEWAY, Map, Node};
 use control::status::Status;
 use control::watch::{Clocks, Watched, watch};

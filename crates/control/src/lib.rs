@@ -7,6 +7,7 @@
 //! map        the drawing             numbers   counters to rates and shares     live   frames as bytes
 //! measures   the one store of numbers    promises  SLOs and alerts                   keeper   spans to traces
 //! doors      Zipkin and OTLP in          exports   /metrics, Hystrix, Vizceral       send     OTLP and webhooks out
+//! handing    who hands on traces
 //! marker     how old numbers are         observed  what was promised, and by whom series are made
 //! watch      reads every 250 ms      page      all of one service               web    the map's doors
 //! tally      what single requests tell
@@ -20,6 +21,7 @@ pub mod api;
 pub mod compile;
 pub mod doors;
 pub mod exports;
+pub mod handing;
 pub mod history;
 mod keeper;
 pub mod live;

@@ -22,20 +22,24 @@ pub(crate) fn routes(watched: Arc<Watched>) -> Router {
 
 /// Tells alerts on for as long as isobar runs: into the history and its stream of events, and to whoever prints.
 pub async fn tell(api: Api, watched: Arc<Watched>, say: impl Fn(String)) {
-    let mut alerts = watched.alerts.subscribe();
+    let (mut alerts, mut notes) = (watched.alerts.subscribe(), watched.notes.subscribe());
     loop {
-        match alerts.recv().await {
-            Ok(said) => {
-                let line = said.alert.line();
-                let (service, unix_ms) = (&said.alert.service, said.unix_ms);
-                let change = lock(&api.history).record(unix_ms, "isobar", "alert", service, line.clone());
-                // Nobody listening is no mistake.
-                let _ = api.changes.send(change);
-                say(line);
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
+        let (kind, subject, unix_ms, line) = tokio::select! {
+            said = alerts.recv() => match said {
+                Ok(said) => ("alert", said.alert.service.to_string(), said.unix_ms, said.alert.line()),
+                Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            note = notes.recv() => match note {
+                Ok((service, line)) => ("traces", service, unix_ms(&watched), line),
+                Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+        };
+        let change = lock(&api.history).record(unix_ms, "isobar", kind, &subject, line.clone());
+        // Nobody listening is no mistake.
+        let _ = api.changes.send(change);
+        say(line);
     }
 }
 

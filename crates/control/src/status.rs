@@ -23,6 +23,21 @@ pub struct Status {
     pub scenario: Option<ScenarioStatus>,
     /// Mistakes of the newest file, when it was refused and the one before is still in force.
     pub refused: Vec<String>,
+    /// How services that call others hand on the trace of what they serve; those who forget come first.
+    #[serde(default)]
+    pub handing: Vec<Handing>,
+}
+
+/// Of the calls a service made while serving: how many carried the trace of a request it served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handing {
+    pub service: String,
+    pub calls: u64,
+    pub joined: u64,
+    /// Without context, made while exactly one request was served, which therefore caused them.
+    pub inferred: u64,
+    /// False when it hands on too little, on enough calls to say so.
+    pub ok: bool,
 }
 
 /// Where something can be reached.
@@ -36,7 +51,7 @@ pub struct Address {
     pub note: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
     pub kind: String,
@@ -48,7 +63,7 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {
     /// `web#0`
     pub name: String,

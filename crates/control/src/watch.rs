@@ -5,6 +5,7 @@
 
 use crate::api::lock;
 use crate::doors::DoorCounters;
+use crate::handing::{HandingOn, Seats};
 use crate::keeper::{self, HandOver, hand_over};
 use crate::live::{Frame, Live, Moment, NodeRecord, flag};
 use crate::map::Map;
@@ -13,7 +14,7 @@ use crate::numbers::{Index, Numbers};
 use crate::promises::{Promises, Said};
 use crate::send::{Exporter, SendCounters, Settings};
 use crate::spans::{Names, spans_of};
-use crate::status::Status;
+use crate::status::{Handing, Status};
 use crate::tally::{Places, Tally};
 use crate::views::tap::{Stands, Taps, tapped};
 use proxy::observe::Observer;
@@ -106,6 +107,10 @@ pub struct Watched {
     pub burning: Mutex<Vec<String>>,
     pub alerts: broadcast::Sender<Said>,
     pub spans_dropped: AtomicU64,
+    /// How services hand on traces, for the status.
+    pub handing: Mutex<Vec<Handing>>,
+    /// What people should read that is no alert: a service and a sentence about it.
+    pub notes: broadcast::Sender<(String, String)>,
     pub settings: Settings,
     pub exporter: Exporter,
     pub webhook_counters: Arc<SendCounters>,
@@ -155,6 +160,8 @@ impl Watched {
             burning: Mutex::default(),
             alerts: broadcast::channel(ALERTS_BEHIND_MAX).0,
             spans_dropped: AtomicU64::new(0),
+            handing: Mutex::default(),
+            notes: broadcast::channel(ALERTS_BEHIND_MAX).0,
             settings: outward,
             exporter,
             webhook_counters: Arc::default(),
@@ -194,6 +201,8 @@ pub async fn watch(
     let mut tap = None;
     let mut names = Names::new(watched.registry.clone());
     let mut new_map = None;
+    let mut handing = HandingOn::default();
+    let mut seats = Seats::default();
     // Without its thread nothing is kept, and everything else goes on.
     let keeper = keeper::start(Arc::clone(&watched)).ok();
     crate::send::start(&watched);
@@ -214,6 +223,7 @@ pub async fn watch(
         if moved {
             place(&watched, &said);
             places = Places::of(&watched.map(), &said);
+            seats = Seats::of(&said);
         }
         let Some(observer) = watched.observer() else { continue };
         let census = observer.census(PATIENCE).await;
@@ -251,6 +261,7 @@ pub async fn watch(
                 spans_of(&record, &edge.name, &mut names, &mut ended.spans);
                 tally.add(now, &map, &places, &record, &edge.name);
                 looked_at.extend(stands.as_ref().and_then(|it| tapped(&record, &edge.name, it)));
+                handing.note(&record, &edge.name, &seats);
             }
         }
         tally.tick(now);
@@ -258,6 +269,11 @@ pub async fn watch(
         if stands.is_some() {
             watched.taps.offer(&looked_at, now);
         }
+        for (service, sentence) in handing.tick(watched.clocks.unix()) {
+            // Nobody listening is no mistake: the status says it, too.
+            let _ = watched.notes.send((service, sentence));
+        }
+        *lock(&watched.handing) = handing.rows();
         ended.keep(&watched, &said, now);
         if let Some(keeper) = &keeper {
             hand_over(&watched, keeper, HandOver { spans: ended.spans, frame: counted, map: new_map.take() });

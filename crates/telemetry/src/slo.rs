@@ -118,9 +118,9 @@ struct Window {
     slots: u64,
     held: VecDeque<(u64, Events)>,
     sum: Events,
-    /// The first slot that was ever watched. One that spans the whole window, as with windows scaled down to less than
-    /// a second, fills it.
-    first: Option<u64>,
+    span: Nanos,
+    /// The first moment that was ever watched, and the last.
+    watched: Option<(Nanos, Nanos)>,
 }
 
 impl Window {
@@ -134,13 +134,15 @@ impl Window {
             slots: span.0.div_ceil(slot.0).max(1),
             held: VecDeque::new(),
             sum: Events::default(),
-            first: None,
+            span,
+            watched: None,
         }
     }
 
     fn add(&mut self, now: Nanos, events: Events) {
         let turn = now.0 / self.slot.0;
-        self.first.get_or_insert(turn);
+        let first = self.watched.map_or(now, |(first, _)| first);
+        self.watched = Some((first, now));
         while let Some((oldest, gone)) =
             self.held.front().copied().filter(|(held, _)| held + self.slots <= turn)
         {
@@ -159,8 +161,8 @@ impl Window {
     /// How much of the window was watched. What was not counts as good, or the first failed request after a start
     /// would page.
     fn filled(&self) -> f64 {
-        let (Some(first), Some((newest, _))) = (self.first, self.held.back()) else { return 0.0 };
-        ((newest.saturating_sub(first) + 1) as f64 / self.slots as f64).min(1.0)
+        let Some((first, last)) = self.watched else { return 0.0 };
+        (last.saturating_sub(first).as_secs_f64() / self.span.as_secs_f64()).min(1.0)
     }
 }
 

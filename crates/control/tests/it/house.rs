@@ -11,12 +11,12 @@ use telemetry::exposition::Format;
 use telemetry::metrics::{Class, Label, SeriesKey};
 use units::Nanos;
 
-pub struct House {
-    pub watched: Arc<Watched>,
+pub(crate) struct House {
+    pub(crate) watched: Arc<Watched>,
     /// Takes Zipkin and OTLP, HTTP/1.1 and HTTP/2.
-    pub door: SocketAddr,
+    pub(crate) door: SocketAddr,
     /// `/metrics`.
-    pub page: SocketAddr,
+    pub(crate) page: SocketAddr,
 }
 
 /// The wall is read once: clients stamp their spans with it.
@@ -32,12 +32,12 @@ fn clocks() -> Clocks {
     Clocks { now: Arc::new(now), started_unix_ms: unix_ms() }
 }
 
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl House {
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let watched = Watched::new(clocks());
         let bind = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port on the loopback");
         let (door, page) = (bind(), bind());
@@ -69,7 +69,7 @@ impl House {
     }
 
     /// Counts as a worker would, and collects.
-    pub fn count(&self, requests: u64) {
+    pub(crate) fn count(&self, requests: u64) {
         let registry = &self.watched.registry;
         let mut worker = registry.recorder();
         for class in [Class::Success, Class::ServerError] {
@@ -89,7 +89,7 @@ impl House {
     }
 
     /// Asks until the answer is there: clients send when they like.
-    pub fn eventually<T>(&self, what: &str, ask: impl Fn(&Watched) -> Option<T>) -> T {
+    pub(crate) fn eventually<T>(&self, what: &str, ask: impl Fn(&Watched) -> Option<T>) -> T {
         for _ in 0..200 {
             if let Some(answer) = ask(&self.watched) {
                 return answer;
@@ -102,7 +102,7 @@ impl House {
 
 /// A program that is there, or the word that it is not.
 #[allow(clippy::print_stdout, reason = "a skipped check must say so")]
-pub fn have(program: &str, args: &[&str]) -> bool {
+pub(crate) fn have(program: &str, args: &[&str]) -> bool {
     let ran = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let there = ran.is_ok_and(|it| it.success());
     if !there {
@@ -113,7 +113,7 @@ pub fn have(program: &str, args: &[&str]) -> bool {
 
 /// Runs a program to its end and shows what it said if it failed.
 #[track_caller]
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("it was there a moment ago");
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -6,6 +6,7 @@ use crate::plan;
 use crate::supervisor::Phase;
 use crate::synthetic::SYNTHETIC_THREAD;
 use crate::usage::{self, Usage};
+use control::api::lock;
 use control::status::{InstanceStatus, ServiceStatus, Status};
 use std::sync::Arc;
 use units::Nanos;
@@ -70,6 +71,7 @@ impl Runner {
             traffic: self.traffic_status(),
             scenario: self.scenario_status(),
             refused: self.refused.clone(),
+            handing: lock(&self.watched.handing).clone(),
         }
     }
 
