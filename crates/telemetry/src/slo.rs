@@ -141,8 +141,9 @@ impl Window {
 
     fn add(&mut self, now: Nanos, events: Events) {
         let turn = now.0 / self.slot.0;
-        let first = self.watched.map_or(now, |(first, _)| first);
-        self.watched = Some((first, now));
+        // A clock that steps back has not watched less.
+        let (first, last) = self.watched.unwrap_or((now, now));
+        self.watched = Some((first, last.max(now)));
         while let Some((oldest, gone)) =
             self.held.front().copied().filter(|(held, _)| held + self.slots <= turn)
         {
