@@ -275,10 +275,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "SERVICE  PROMISED           KEPT  BUDGET LEFT    BURN     NOW  ALERT               PERIOD           BAD",
-                "web      99.95% answered    100%       100.0%       0       0  ok                     30d    0 of 10000",
-                "web      99% within 250ms  99.900%       80.0%   2.00x   4.00x  ok                     30d   10 of 10000",
-                "cart     99.95% answered  99.00%      -100.0%  20.00x  40.00x  FIRES: page, quick     30d  100 of 10000",
+                "SERVICE  PROMISED             KEPT  BUDGET LEFT    BURN     NOW  ALERT               PERIOD           BAD",
+                "web      99.95% answered      100%       100.0%       0       0  ok                     30d    0 of 10000",
+                "web      99% within 250ms  99.900%        80.0%   2.00x   4.00x  ok                     30d   10 of 10000",
+                "cart     99.95% answered    99.00%      -100.0%  20.00x  40.00x  FIRES: page, quick     30d  100 of 10000",
             ]
         );
     }
