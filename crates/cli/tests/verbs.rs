@@ -167,8 +167,8 @@ fn trace(shop: &Shop) {
 fn top(shop: &Shop) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a terminal");
-    let size = rustix::termios::Winsize { ws_row: 30, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&ours, size).expect("a size");
+    let size = |ws_row| rustix::termios::Winsize { ws_row, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&ours, size(30)).expect("a size");
     let name = ptsname(&ours, Vec::new()).expect("a name").into_string().expect("text");
     let theirs = File::options().read(true).write(true).open(name).expect("the other side");
     let side = || Stdio::from(theirs.try_clone().expect("another handle"));
@@ -188,7 +188,14 @@ fn top(shop: &Shop) {
         |text: &str| String::from_utf8_lossy(&drawn.lock().expect("nobody panics here")).contains(text);
     until("services on the screen", || shows("payments") && shows("BREAKERS"));
     keyboard.write_all(b"t").expect("a key");
-    until("traces on the screen", || shows("slowest traces of edge"));
+    // Only what changed is drawn, a letter here and there; another size has it drawn as a whole.
+    let mut rows = 30;
+    until("traces on the screen", || {
+        rows = if rows == 30 { 29 } else { 30 };
+        rustix::termios::tcsetwinsize(&keyboard, size(rows)).expect("a size");
+        std::thread::sleep(Duration::from_millis(700));
+        shows("slowest traces of edge")
+    });
     keyboard.write_all(b"q").expect("a key");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     until("the terminal as it was", || shows("\x1b[?1049l") && shows("\x1b[?25h"));
