@@ -1,10 +1,11 @@
 //! EC2 target tracking: keep a metric that falls in proportion to capacity near its target.
 //!
 //! ```text
-//! out: 3 periods of a minute above the target          desired = ⌈warm · metric/target⌉
-//! in:  15 periods below 90 % of it                      the same; the largest of all policies, and all must agree
+//! out: 3 periods above the target          desired = ⌈warm · metric/target⌉
+//! in:  15 periods below 90 % of it          the same; the largest of all policies, and all must agree
 //! ```
-//! Without data it does not shrink. Instances that warm up do not count, and nothing shrinks meanwhile. Rounding is
+//! A period is a minute where nothing else is said. Nothing shrinks within the cooldown after a change, and growing never
+//! waits for it. Without data it does not shrink. Instances that warm up do not count, and nothing shrinks meanwhile. Rounding is
 //! always up: one too many is money, one too few is an outage.
 
 use super::alarm::{Alarm, AlarmState};
@@ -13,7 +14,6 @@ use crate::settings::scale::{self, Comparison, Missing, Statistic};
 use std::collections::VecDeque;
 use units::Nanos;
 
-pub(super) const PERIOD: Nanos = Nanos::from_secs(60);
 const OUT_PERIODS: u32 = 3;
 const IN_PERIODS: u32 = 15;
 /// Between the two nothing happens, or the group would breathe.
@@ -23,6 +23,8 @@ const IN_SHARE: f64 = 0.9;
 pub(super) struct AwsTargetTracking {
     policies: Vec<Policy>,
     warm: WarmUp,
+    /// When it last changed anything.
+    changed: Option<Nanos>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ impl AwsTargetTracking {
             Alarm::new(&scale::Alarm {
                 metric: settings.metric,
                 statistic: Statistic::Average,
-                period: PERIOD,
+                period: settings.period,
                 comparison_operator: if high {
                     Comparison::GreaterThanThreshold
                 } else {
@@ -75,7 +77,11 @@ impl AwsTargetTracking {
             high: alarm(it, true),
             low: alarm(it, false),
         };
-        Self { policies: rule.policies.iter().map(policy).collect(), warm: WarmUp::default() }
+        Self { policies: rule.policies.iter().map(policy).collect(), warm: WarmUp::default(), changed: None }
+    }
+
+    pub(super) fn tick(&self) -> Nanos {
+        self.policies.iter().map(|it| it.high.period()).min().unwrap_or(Nanos::from_secs(60))
     }
 
     pub(super) fn observe(&mut self, now: Nanos, reading: &Reading) {
@@ -107,15 +113,19 @@ impl AwsTargetTracking {
         }
         if out > fleet.desired {
             self.warm.start(now, out - fleet.desired, warmup);
+            self.changed = Some(now);
             return Advice { desired: out, because: Because::Rule };
         }
         if !data {
             return Advice { desired: fleet.desired, because: Because::NoData };
         }
         if agree && out == 0 && !self.policies.is_empty() && low < fleet.desired {
-            if warm < fleet.desired {
+            let cooldown =
+                self.policies.iter().map(|it| it.settings.scale_in_cooldown).max().unwrap_or(Nanos::ZERO);
+            if warm < fleet.desired || self.changed.is_some_and(|at| now < at + cooldown) {
                 return Advice { desired: fleet.desired, because: Because::Cooldown };
             }
+            self.changed = Some(now);
             return Advice { desired: low, because: Because::Rule };
         }
         steady(fleet)

@@ -103,7 +103,7 @@ impl Scaler {
         match &self.state {
             State::AwsSimple(it) => it.tick(),
             State::AwsStep(it) => it.tick(),
-            State::AwsTargetTracking(_) => aws_target_tracking::PERIOD,
+            State::AwsTargetTracking(it) => it.tick(),
             State::Hpa(it) => it.tick(),
             State::Kpa(it) => it.tick(),
         }

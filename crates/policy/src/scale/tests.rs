@@ -136,6 +136,8 @@ fn tracking(targets: &[(Metric, f64)]) -> Rule {
         target_value: *target_value,
         disable_scale_in: false,
         estimated_instance_warmup: SECOND(120),
+        period: SECOND(60),
+        scale_in_cooldown: Nanos::ZERO,
     };
     Rule::AwsTargetTracking(AwsTargetTracking { policies: targets.iter().map(policy).collect() })
 }
@@ -152,6 +154,42 @@ fn target_tracking_grows_fast_and_shrinks_slowly() {
     // A second metric that has no data, or no slack, forbids shrinking.
     let two = tracking(&[(Metric::CpuUtilization, 50.0), (Metric::RequestCountPerTarget, 100.0)]);
     check(two, 10, &steady_cpu(22.0, 20), &[10; 20]);
+}
+
+#[test]
+fn target_tracking_keeps_its_period_and_its_cooldown() {
+    let rule = |period, cooldown| {
+        let policy = TargetPolicy {
+            metric: Metric::CpuUtilization,
+            target_value: 50.0,
+            disable_scale_in: false,
+            estimated_instance_warmup: Nanos::ZERO,
+            period: SECOND(period),
+            scale_in_cooldown: SECOND(cooldown),
+        };
+        Rule::AwsTargetTracking(AwsTargetTracking { policies: vec![policy] })
+    };
+    // Two hours of a quiet service asked every `period`: when it shrank, in seconds.
+    let shrinks = |period: u64, cooldown: u64| {
+        let mut scaler = scaler(rule(period, cooldown));
+        assert_eq!(scaler.tick(), SECOND(period));
+        let (mut desired, mut at) = (64, Vec::new());
+        for tick in 0..7_200 / period {
+            let now = SECOND(tick * period);
+            scaler.observe(now, &reading(Metric::CpuUtilization, 25.0, desired));
+            let advice = scaler.decide(now, Fleet { desired, ready: desired });
+            if advice.desired < desired {
+                at.push(tick * period);
+            }
+            desired = advice.desired;
+        }
+        at
+    };
+    let (minute, ten) = (shrinks(60, 0), shrinks(10, 0));
+    assert_eq!((minute[0], ten[0]), (15 * 60, 15 * 10), "fifteen periods, whatever a period is");
+    assert_eq!(minute[1] - minute[0], 60, "without a cooldown it goes on at once");
+    let calm = shrinks(60, 300);
+    assert_eq!((calm[0], calm[1] - calm[0]), (15 * 60, 300));
 }
 
 /// One decision of the HPA with its windows out of the way.

@@ -134,6 +134,10 @@ pub struct TargetPolicy {
     pub target_value: f64,
     pub disable_scale_in: bool,
     pub estimated_instance_warmup: Nanos,
+    /// Of the metric, and so of the decisions.
+    pub period: Nanos,
+    /// After any change, the time in which nothing shrinks. Growing never waits for it.
+    pub scale_in_cooldown: Nanos,
 }
 
 /// Kubernetes HorizontalPodAutoscaler, autoscaling/v2.

@@ -42,14 +42,18 @@ pub(super) fn scale(autoscale: &Autoscale) -> Scale {
                 ..Kpa::default()
             })
         }
-        ScaleRule::TargetTracking { target, warmup, .. } => Rule::AwsTargetTracking(AwsTargetTracking {
-            policies: vec![TargetPolicy {
-                metric: Metric::CpuUtilization,
-                target_value: percent(*target),
-                disable_scale_in: false,
-                estimated_instance_warmup: *warmup,
-            }],
-        }),
+        ScaleRule::TargetTracking { target, period, cooldown, warmup } => {
+            Rule::AwsTargetTracking(AwsTargetTracking {
+                policies: vec![TargetPolicy {
+                    metric: Metric::CpuUtilization,
+                    target_value: percent(*target),
+                    disable_scale_in: false,
+                    estimated_instance_warmup: *warmup,
+                    period: *period,
+                    scale_in_cooldown: *cooldown,
+                }],
+            })
+        }
         ScaleRule::Simple { above, adjustment, period, evaluation_periods, cooldown } => {
             Rule::AwsSimple(AwsSimple {
                 policies: vec![SimplePolicy {

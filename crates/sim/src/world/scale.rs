@@ -36,6 +36,13 @@ impl ScaleState {
 
 impl World<'_> {
     pub(super) fn start_scalers(&mut self) {
+        for state in self.scalers.iter_mut().flatten() {
+            // Periods are counted from the beginning: a rule that first hears of time at its first reading is one late.
+            for metric in METRICS {
+                let nothing = Reading { metric, mean: None, reported: 0, missing: 0, not_ready: 0 };
+                state.scaler.observe(Nanos::ZERO, &nothing);
+            }
+        }
         for (station, state) in self.scalers.iter().enumerate() {
             if let Some(state) = state {
                 let tick = state.scaler.tick().max(Nanos::from_millis(100));
@@ -82,12 +89,16 @@ impl World<'_> {
                 missing: if whole { 0 } else { ready },
                 not_ready: starting,
             };
-            state.scaler.observe(now, &reading);
+            // What was measured until now belongs to the period that ends now, not to the one that begins.
+            state.scaler.observe(now.saturating_sub(Nanos(1)), &reading);
         }
         (state.since, state.busy, state.waiting, state.arrivals) = (now, busy, waiting, arrivals);
         let advice = state.scaler.decide(now, Fleet { desired: state.desired, ready });
         let (before, start_time) = (state.desired, state.start_time);
         state.desired = advice.desired;
+        if advice.desired != before {
+            self.note(now, Change::Scaled { station, from: before, to: advice.desired });
+        }
         self.events.schedule(now + tick, Event::new(kind::SCALE, station, 0));
         if advice.desired < before {
             self.scale(now, station, advice.desired);
