@@ -238,6 +238,27 @@ fn retries_multiply_over_layers_and_budgets_keep_them_down() {
 }
 
 #[test]
+fn two_links_of_which_one_is_slow_need_more_than_taking_turns() {
+    let play = Play { lesson: "link-imbalance", ..PLAY };
+    check(
+        &play,
+        &[
+            ("well when both are, dealt", |it| p99_ms(it, "to-dealt"), 50.0..=110.0),
+            ("and chosen", |it| p99_ms(it, "to-chosen"), 30.0..=80.0),
+        ],
+    );
+    check(
+        &Play { scenario: Some("half"), ..play },
+        &[
+            ("dealt: as slow as the worse", |it| p99_ms(it, "to-dealt"), 1_500.0..=2_100.0),
+            ("and some are lost", |it| answered(it, "to-dealt"), 0.80..=0.99),
+            ("chosen: a little slower", |it| p99_ms(it, "to-chosen"), 60.0..=200.0),
+            ("and nothing is lost", |it| answered(it, "to-chosen"), 0.999..=1.0),
+        ],
+    );
+}
+
+#[test]
 fn the_same_surge_passes_at_half_the_load_and_stays_at_the_whole() {
     let at = |load| Play { lesson: "metastable", scenario: Some("surge"), load, seconds: 120, ..PLAY };
     check(
