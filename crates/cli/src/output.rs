@@ -39,6 +39,16 @@ impl Terminal {
     }
 }
 
+/// Columns of the terminal on stdout; without end where nobody looks at lines.
+pub(crate) fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    let said = std::env::var("COLUMNS").ok().and_then(|it| it.parse::<usize>().ok());
+    let told = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|it| usize::from(it.ws_col));
+    said.or_else(told).filter(|it| *it > 0).unwrap_or(80)
+}
+
 /// Writes an answer to stdout in one go.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();

@@ -21,6 +21,29 @@ impl Table {
 
     /// Each line indented by two, the first one dim when `color`.
     pub(crate) fn text(&self, color: bool) -> String {
+        self.text_within(color, usize::MAX, &[])
+    }
+
+    /// The same in lines of at most `width`, as far as leaving out these columns, the first first, can make it so.
+    pub(crate) fn text_within(&self, color: bool, width: usize, spare: &[usize]) -> String {
+        let mut kept: Vec<usize> = (0..self.rows.iter().map(Vec::len).max().unwrap_or(0)).collect();
+        let needs = |kept: &[usize]| {
+            let widest = |column: &usize| {
+                self.rows.iter().filter_map(|row| row.get(*column)).map(|it| wide(it)).max().unwrap_or(0)
+            };
+            kept.iter().map(|it| widest(it) + 2).sum::<usize>()
+        };
+        for column in spare {
+            if needs(&kept) <= width {
+                break;
+            }
+            kept.retain(|it| it != column);
+        }
+        let rows = self.rows.iter().map(|row| kept.iter().filter_map(|it| row.get(*it).cloned()).collect());
+        Self { rows: rows.collect() }.drawn(color)
+    }
+
+    fn drawn(&self, color: bool) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|it| wide(it)).max().unwrap_or(0)

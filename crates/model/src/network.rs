@@ -45,6 +45,15 @@ const BETWEEN_REGIONS: Line = Line {
     price_per_gb: Money(20_000),
 };
 
+/// Users at home: a hundred megabits, and the way to the nearest region of a big cloud.
+const INTERNET: Line = Line {
+    rtt: Nanos::from_millis(40),
+    jitter: Percent::from_whole(20),
+    loss: Percent::ZERO,
+    bytes_per_second: Bytes(12_500_000),
+    price_per_gb: INTERNET_PRICE_PER_GB,
+};
+
 /// Somewhere: a zone, a region as a whole (no zone), or everywhere (no region).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spot {
@@ -120,6 +129,18 @@ pub fn line(system: &System, from: Spot, to: Spot) -> Line {
         price_per_gb: said(&entries, |it| it.price_per_gb)
             .or(general.price_per_gb)
             .unwrap_or(defaults.price_per_gb),
+    }
+}
+
+/// The line between any place and users who are in none.
+pub fn internet(system: &System) -> Line {
+    let said = system.network.internet;
+    Line {
+        rtt: said.rtt.unwrap_or(INTERNET.rtt),
+        jitter: said.jitter.unwrap_or(INTERNET.jitter),
+        loss: said.loss.unwrap_or(INTERNET.loss),
+        bytes_per_second: said.bytes_per_second.unwrap_or(INTERNET.bytes_per_second),
+        price_per_gb: system.network.internet_price_per_gb.unwrap_or(INTERNET.price_per_gb),
     }
 }
 

@@ -203,7 +203,25 @@ fn general() -> Vec<(&'static str, Value)> {
         ("in-zone", reference("link")),
         ("between-zones", reference("link")),
         ("between-regions", reference("link")),
-        ("internet", object(vec![("price", reference("price"))])),
+        ("internet", reference("link")),
+        (
+            "dns",
+            said(
+                object(vec![
+                    ("ttl", said(duration(), "An answer is good for this long.")),
+                    ("latency", said(duration(), "Of one look-up.")),
+                    ("failures", said(share(), "Look-ups that nobody answers.")),
+                ]),
+                "How callers find where a service is; left out, they know.",
+            ),
+        ),
+        (
+            "tls",
+            said(
+                object(vec![("handshake", said(duration(), "Work at both ends together."))]),
+                "What securing a new connection costs; left out, nothing is encrypted.",
+            ),
+        ),
     ]);
     network["patternProperties"] =
         json!({format!("^\\s*{place}\\s*<?->\\s*{place}\\s*$"): reference("link")});

@@ -65,6 +65,39 @@ pub struct Network {
     pub pairs: Vec<LinkOverride>,
     /// What a gigabyte to the outside world (clients, `external` services) costs.
     pub internet_price_per_gb: Option<Money>,
+    /// The way of users who are in no place; its price is above.
+    pub internet: LinkSettings,
+    /// How callers find where a service is; `None`: they know.
+    pub dns: Option<Dns>,
+    /// What securing connections costs; `None`: they are not.
+    pub tls: Option<Secured>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dns {
+    /// An answer is good for this long.
+    pub ttl: Nanos,
+    pub latency: Nanos,
+    /// Share of look-ups that nobody answers.
+    pub failures: Percent,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { ttl: Nanos::from_secs(30), latency: Nanos::from_millis(1), failures: Percent::ZERO }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// Work at both ends of a new connection together, beside one more round trip.
+    pub handshake: Nanos,
+}
+
+impl Default for Secured {
+    fn default() -> Self {
+        Self { handshake: Nanos::from_millis(1) }
+    }
 }
 
 /// Each `None` is "as the next more general rule says".
@@ -689,6 +722,8 @@ pub enum Fault {
     },
     Remove(ServiceId),
     Scale(ServiceId, u32),
+    /// Nobody answers look-ups of names.
+    FailDns,
 }
 
 /// Which instances of a service a fault takes.

@@ -23,7 +23,7 @@ enum About {
     Region,
 }
 
-const BREAKS: [Break; 16] = [
+const BREAKS: [Break; 17] = [
     Break { name: "instance-lost", about: About::Service, what: "one instance stops" },
     Break {
         name: "chaos-monkey",
@@ -57,6 +57,7 @@ const BREAKS: [Break; 16] = [
         about: About::Region,
         what: "a region and the others cannot reach each other",
     },
+    Break { name: "dns-lost", about: About::Nothing, what: "nobody answers look-ups of names" },
     Break { name: "cache-flush", about: About::Cache, what: "a cache forgets everything" },
     Break { name: "load-step", about: About::Nothing, what: "twice the load, to the end" },
     Break {
@@ -112,6 +113,7 @@ pub fn ready_made(system: &System, text: &str) -> Result<Scenario, String> {
             }
             cuts
         }
+        "dns-lost" => vec![Fault::FailDns],
         "cache-flush" => {
             lasting = None;
             vec![Fault::Flush(service()?)]

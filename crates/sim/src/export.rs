@@ -2,8 +2,9 @@
 //!
 //! Everything is made from the [`Report`], so an export can say nothing the report does not.
 
-use crate::report::{Report, RequestsReport};
+use crate::report::{InstanceReport, Report, RequestsReport};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use units::{Nanos, Purpose, Rng};
 
@@ -21,20 +22,57 @@ pub fn export(report: &Report, kind: &str) -> Option<String> {
     }
 }
 
-/// Records of nodes and edges with the moment they came and what passed through them. Time is simulated time.
+/// Records of what came, was used and went, and when; then what passed through it. Time is simulated: the run begins at
+/// the beginning of 1970.
 fn graph(report: &Report) -> String {
-    let mut records: Vec<Value> = Vec::new();
-    let begin = "1970-01-01T00:00:00Z";
-    for it in &report.instances {
-        records.push(json!({"node": format!("{}.{}.{}", report.system, it.place.replace('/', "."), it.name), "service": it.service, "timestamp": begin,
-            "rate_per_s": it.rate.value, "failed_per_s": it.failed_per_second, "utilisation": it.utilisation.map(|it| it.value)}));
+    let mut records: Vec<(Nanos, Value)> = Vec::new();
+    let name_of =
+        |it: &InstanceReport| format!("{}.{}.{}", report.system, it.place.replace('/', "."), it.name);
+    let names: HashMap<&str, (String, &InstanceReport)> =
+        report.instances.iter().map(|it| (it.name.as_str(), (name_of(it), it))).collect();
+    let node = |at: Nanos, name: &str, it: &InstanceReport| {
+        json!({"node": name, "package": it.kind, "service": it.service, "timestamp": stamp(at),
+               "rate_per_s": it.rate.value, "failed_per_s": it.failed_per_second, "utilisation": it.utilisation.map(|it| it.value)})
+    };
+    // Whoever came later was not there at first; a spare that never came is no node.
+    for it in report.instances.iter().filter(|it| it.initial) {
+        records.push((Nanos::ZERO, node(Nanos::ZERO, &name_of(it), it)));
+    }
+    for came in &report.came {
+        let Some((name, it)) = names.get(came.instance.as_str()) else { continue };
+        let record = if came.up {
+            node(came.at, name, it)
+        } else {
+            json!({"done": name, "exit": "gone", "timestamp": stamp(came.at)})
+        };
+        records.push((came.at, record));
     }
     for (n, it) in report.edges.iter().enumerate() {
-        records.push(json!({"edge": format!("e{}", n + 1), "source": it.from, "target": it.to, "operation": it.operation, "timestamp": begin,
-            "rate_per_s": it.calls.rate.value, "availability": it.calls.availability.value, "p99_ms": it.calls.latency.p99.value * 1e3}));
+        let Some(first) = it.first else { continue };
+        records.push((first, json!({"edge": format!("e{}", n + 1), "source": it.from, "target": it.to, "operation": it.operation, "timestamp": stamp(first),
+            "rate_per_s": it.calls.rate.value, "availability": it.calls.availability.value, "p99_ms": it.calls.latency.p99.value * 1e3})));
     }
+    records.sort_by_key(|it| it.0);
+    let records: Vec<Value> = records.into_iter().map(|it| it.1).collect();
     let document = json!({"arch": report.system, "version": "isobar-1", "seed": report.seed, "scenario": report.scenario, "graph": records});
     format!("{document:#}\n")
+}
+
+/// RFC 3339 with nanoseconds, for times since 1970.
+fn stamp(at: Nanos) -> String {
+    let (seconds, nanos) = (at.0 / 1_000_000_000, at.0 % 1_000_000_000);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Days to a civil date: years that begin in March, in eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
 /// Everything that has a latency: `(what, name, its requests)`.
@@ -151,4 +189,22 @@ fn prometheus(report: &Report) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_civil_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000000Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000000000Z"),
+        ] {
+            assert_eq!(stamp(Nanos::from_secs(seconds)), expected);
+        }
+        assert_eq!(stamp(Nanos(20_000_000_001)), "1970-01-01T00:00:20.000000001Z");
+    }
 }

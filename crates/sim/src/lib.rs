@@ -13,6 +13,7 @@
 //! **Invariant:** no clock, no socket, no global randomness, no floating-point function of the system's libraries.
 //! **Invariant:** one event loop, no trait objects in it, no allocation once a run has grown to its size.
 
+pub mod advice;
 pub mod breaks;
 mod cache;
 pub mod compare;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod questions;
 mod queue;
 mod random;
+pub mod record;
 pub mod report;
 mod run;
 pub mod set;
@@ -31,7 +33,7 @@ mod slab;
 pub mod stats;
 mod world;
 
-pub use fallacy::Fallacy;
+pub use fallacy::{Doubt, Fallacy};
 pub use plan::{Plan, PlanError, compile};
 pub use queue::{Event, EventQueue, TimerId};
 pub use report::Report;

@@ -29,10 +29,12 @@ pub enum Cause {
     Consistency,
     /// The caller had left.
     Cancelled,
+    /// The callee's name could not be resolved.
+    Dns,
 }
 
 impl Cause {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Own,
         Self::Dependency,
         Self::QueueFull,
@@ -44,6 +46,7 @@ impl Cause {
         Self::Limit,
         Self::Consistency,
         Self::Cancelled,
+        Self::Dns,
     ];
 
     /// The word for it in a report.
@@ -60,6 +63,7 @@ impl Cause {
             Self::Limit => "limit",
             Self::Consistency => "consistency",
             Self::Cancelled => "cancelled",
+            Self::Dns => "dns",
         }
     }
 
@@ -72,7 +76,7 @@ impl Cause {
                 Outcome::Status(503)
             }
             Self::Timeout => Outcome::Status(504),
-            Self::Connect => Outcome::ConnectFailed,
+            Self::Connect | Self::Dns => Outcome::ConnectFailed,
             Self::Reset => Outcome::Reset,
             Self::Cancelled => Outcome::Cancelled,
         }
@@ -174,6 +178,13 @@ pub struct PairMeter {
     pub ejections: u64,
     pub ejected: Nanos,
     pub ejections_withheld: u64,
+    /// Sum over connections, to all instances of all callers, of the time they were in use.
+    pub held: Nanos,
+    /// The same of the busiest caller, for one instance of those it really uses.
+    pub held_busiest: Nanos,
+    /// Names that were looked up, and connections that were secured.
+    pub lookups: u64,
+    pub handshakes: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,6 +216,13 @@ pub struct Slice {
     pub latency: Histogram,
 }
 
+/// One slice of time of one edge: calls that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeSlice {
+    pub all: u32,
+    pub failed: u32,
+}
+
 /// One consumer of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConsumerMeter {
@@ -230,6 +248,8 @@ pub struct Meters {
     pub bytes: Vec<u64>,
     /// `slices[load][k]`: what ended in the k-th slice.
     pub slices: Vec<Vec<Slice>>,
+    /// `edge_slices[edge][k]`.
+    pub edge_slices: Vec<Vec<EdgeSlice>>,
     pub slice: Nanos,
     /// Lost for good: acknowledged by a store and held by no copy that is left.
     pub lost_writes: Vec<u64>,
@@ -250,6 +270,7 @@ impl Meters {
             consumers: vec![ConsumerMeter::default(); plan.calls.len()],
             bytes: vec![0; plan.links.len()],
             slices: vec![vec![Slice::default(); SLICES]; plan.loads.len()],
+            edge_slices: vec![vec![EdgeSlice::default(); SLICES]; plan.edges.len()],
             slice: Nanos((duration.0 / SLICES as u64).max(1)),
             lost_writes: vec![0; plan.stations.len()],
             events: 0,
@@ -258,9 +279,9 @@ impl Meters {
 
     /// Forgets what was counted while the system filled up; the slices stay, they show it.
     pub(crate) fn forget_warm_up(&mut self, plan: &Plan) {
-        let slices = std::mem::take(&mut self.slices);
+        let (slices, edge_slices) = (std::mem::take(&mut self.slices), std::mem::take(&mut self.edge_slices));
         let (slice, events) = (self.slice, self.events);
-        *self = Self { slices, slice, events, ..Self::new(plan, Nanos::ZERO) };
+        *self = Self { slices, edge_slices, slice, events, ..Self::new(plan, Nanos::ZERO) };
     }
 
     /// Adds another run of the same plan.
@@ -293,6 +314,10 @@ impl Meters {
             a.ejections += b.ejections;
             a.ejected += b.ejected;
             a.ejections_withheld += b.ejections_withheld;
+            a.held += b.held;
+            a.held_busiest += b.held_busiest;
+            a.lookups += b.lookups;
+            a.handshakes += b.handshakes;
         });
         each(&mut self.instances, &other.instances, |a, b| {
             a.arrivals += b.arrivals;
@@ -322,6 +347,9 @@ impl Meters {
                 a.failed += b.failed;
                 a.latency.merge(&b.latency);
             });
+        }
+        for (mine, theirs) in self.edge_slices.iter_mut().zip(&other.edge_slices) {
+            each(mine, theirs, |a, b| (a.all, a.failed) = (a.all + b.all, a.failed + b.failed));
         }
         self.events += other.events;
     }

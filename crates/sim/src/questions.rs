@@ -28,6 +28,8 @@ pub struct Sweep {
     pub points: Vec<Point>,
     /// Index of the load beyond which latency is bought with little throughput: goodput over mean latency is largest.
     pub knee: Option<usize>,
+    /// Stopped before all loads were forecast.
+    pub partial: bool,
 }
 
 /// Forecasts of the same system under several loads. Overload is what a sweep looks for, so nothing is refused.
@@ -39,22 +41,30 @@ pub fn sweep(
 ) -> Result<Sweep, RunError> {
     let mut points = Vec::with_capacity(loads.len());
     for load in loads {
-        points.push(point(plan, options, *load, watch)?);
+        match point(plan, options, *load, watch)? {
+            Some(point) => points.push(point),
+            None => break,
+        }
     }
+    let partial = points.len() < loads.len();
     let power = |point: &Point| point.goodput.value / point.mean.value.max(1e-9);
     let knee = (0..points.len()).max_by(|a, b| power(&points[*a]).total_cmp(&power(&points[*b])));
-    Ok(Sweep { points, knee })
+    Ok(Sweep { points, knee, partial })
 }
 
+/// `None`: it was stopped.
 fn point(
     plan: &Plan,
     options: &Options,
     load: f64,
     watch: &(dyn Fn(Progress) -> bool + Sync),
-) -> Result<Point, RunError> {
+) -> Result<Option<Point>, RunError> {
     let mut options = Options { allow_unstable: true, ..options.clone() };
     options.bias.load *= load;
     let forecast = forecast(plan, &options, watch)?;
+    if forecast.partial {
+        return Ok(None);
+    }
     let report = Report::of(&forecast);
     let seconds = forecast.measured.as_secs_f64();
     let each = |of: &dyn Fn(&Totals) -> f64| {
@@ -65,7 +75,7 @@ fn point(
         .iter()
         .filter_map(|it| Some((it.name.clone(), it.utilisation?.value)))
         .max_by(|a, b| a.1.total_cmp(&b.1));
-    Ok(Point {
+    Ok(Some(Point {
         load,
         offered_per_second: each(&|it| it.sent as f64 / seconds).value,
         goodput: each(&|it| it.ok as f64 / seconds),
@@ -74,7 +84,7 @@ fn point(
         p99: each(&|it| it.latency.quantile(0.99).map_or(0.0, Nanos::as_secs_f64)),
         busiest,
         holds: report.verdict.holds,
-    })
+    }))
 }
 
 /// All traffic of one run together.
@@ -106,6 +116,8 @@ pub struct Capacity {
     pub point: Option<Point>,
     /// The first load tried above it, which does not hold.
     pub beyond: Option<Point>,
+    /// Stopped before the gap between the two was small.
+    pub partial: bool,
 }
 
 /// Looked for between a hundredth and a thousand times the file's traffic.
@@ -121,9 +133,12 @@ pub fn capacity(
 ) -> Result<Capacity, RunError> {
     let precision = precision.clamp(0.001, 1.0);
     let (mut good, mut bad): (Option<Point>, Option<Point>) = (None, None);
-    let mut load = 1.0;
+    let (mut load, mut partial) = (1.0, false);
     while (LOAD_MIN..=LOAD_MAX).contains(&load) {
-        let tried = point(plan, options, load, watch)?;
+        let Some(tried) = point(plan, options, load, watch)? else {
+            partial = true;
+            break;
+        };
         if tried.holds {
             good = Some(tried)
         } else {
@@ -136,5 +151,5 @@ pub fn capacity(
             (None, _) => load /= 2.0,
         }
     }
-    Ok(Capacity { load: good.as_ref().map_or(0.0, |it| it.load), point: good, beyond: bad })
+    Ok(Capacity { load: good.as_ref().map_or(0.0, |it| it.load), point: good, beyond: bad, partial })
 }

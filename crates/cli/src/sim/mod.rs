@@ -1,13 +1,14 @@
 //! `isobar sim`: a forecast, and the questions that take several.
 
 mod page;
+mod traces;
 mod words;
 
 use crate::output::{self, Terminal};
 use crate::table::{Table, dollars, number, seconds, share};
 use crate::{exit, input};
 use ::sim::{Fallacy, breaks, metastable, questions, set};
-use ::sim::{Options, Plan, Progress, Report, RunError};
+use ::sim::{Forecast, Options, Plan, Progress, Report, RunError};
 use anyhow::{Context as _, bail};
 use model::diagnostic::Diagnostic;
 use model::span::{Sources, Span};
@@ -77,9 +78,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMES", group = "question", value_delimiter = ',')]
     fallacy: Vec<String>,
 
-    /// Also write what others read: graph, histograms, guesstimate or prometheus, as KIND=FILE
+    /// Also write what others read, as KIND=FILE (repeatable): zipkin, otlp (traces of 200 requests of the first run), graph,
+    /// histograms, guesstimate or prometheus
     #[arg(long, value_name = "KIND=FILE")]
     export: Vec<String>,
+
+    /// When simulated time begins, for the stamps of exported traces: seconds since 1970, or `now`, since trace stores
+    /// drop what is old
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = epoch)]
+    epoch: Nanos,
 }
 
 /// What every forecast needs to know; shared with `isobar diff`.
@@ -102,7 +109,7 @@ pub(crate) struct RunArgs {
     warm_up: Option<Nanos>,
 
     /// Threads to run on [default: all cores]
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 
     /// Turn a knob: load=0.8, web.replicas=4, web.concurrency=16, shoppers.rate=400/s
@@ -124,7 +131,7 @@ impl RunArgs {
         let mut options = Options {
             seed: self.seed,
             runs: self.runs,
-            threads: self.threads.unwrap_or_else(cores).max(1),
+            threads: self.threads.unwrap_or_else(cores),
             duration: self.duration,
             warm_up: self.warm_up,
             allow_unstable: self.allow_unstable,
@@ -160,11 +167,27 @@ fn bring_here(system: &mut System, hop: Nanos) {
     network.in_zone = prices(network.in_zone);
     network.between_zones = prices(network.between_zones);
     network.between_regions = prices(network.between_regions);
+    // Whoever asks is on this machine, too.
+    network.internet = near;
     let regions: Vec<_> = system.regions.ids().map(Place::Region).collect();
     // A pair that is named goes before every table.
     let pairs = regions.iter().flat_map(|from| regions.iter().map(|to| (*from, *to)));
     network.pairs =
         pairs.map(|(from, to)| LinkOverride { from, to, settings: near, span: Span::default() }).collect();
+}
+
+/// `now` or seconds since 1970.
+fn epoch(text: &str) -> Result<Nanos, String> {
+    if text == "now" {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        return Ok(since.map_or(Nanos::ZERO, |it| Nanos::from_secs(it.as_secs())));
+    }
+    // Stamps are nanoseconds in 64 bits, and the run is still to come: half of them are for it.
+    const SECONDS_MAX: u64 = u64::MAX / 2 / 1_000_000_000;
+    match text.parse::<u64>() {
+        Ok(seconds) if seconds <= SECONDS_MAX => Ok(Nanos::from_secs(seconds)),
+        _ => Err(format!("write `now`, or whole seconds since 1970, at most {SECONDS_MAX}")),
+    }
 }
 
 fn cores() -> u32 {
@@ -243,9 +266,17 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     let Some((mut system, sources)) = input::system(&args.file, terminal)? else { return Ok(exit::USAGE) };
     let mut options = args.run.prepare(&mut system)?;
     options.scenario.clone_from(&args.scenario);
+    let exports =
+        args.export.iter().map(|it| parse_export(it)).collect::<anyhow::Result<Vec<(&str, &Path)>>>()?;
+    if exports.iter().any(|(kind, _)| traces::KINDS.contains(kind)) {
+        options.traces = traces::REQUESTS;
+    }
     if let Some(wanted) = &args.breaks {
         let scenario = breaks::ready_made(&system, wanted).map_err(|it| anyhow::anyhow!("--break {it}"))?;
         options.scenario = Some(scenario.name.value.clone());
+        if scenario.events.iter().any(|it| it.fault.value == model::system::Fault::FailDns) {
+            system.network.dns.get_or_insert_default();
+        }
         system.scenarios.push(scenario);
     }
     let Some(mut plan) = plan(&args.file, &system, &sources, terminal) else { return Ok(exit::USAGE) };
@@ -269,20 +300,21 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     };
     progress.clear();
     if forecast.runs.is_empty() {
-        output::words("stopped before a single run had ended\n");
-        return Ok(exit::INTERRUPTED);
+        return Ok(stopped(&progress));
     }
-    let report = Report::of(&forecast);
+    let mut report = Report::of(&forecast);
+    ::sim::advice::advise(&forecast, &mut report, &|_| progress.trying());
+    progress.clear();
     if let Some(path) = &args.html {
         write(path, &page::page(&report))?;
     }
-    for export in &args.export {
-        export_to(export, &report)?;
+    for (kind, path) in exports {
+        export_to(kind, path, &forecast, &report, args.epoch)?;
     }
     if args.json {
         output::print(&format!("{}\n", serde_json::to_string_pretty(&report.to_json())?))?;
     } else {
-        output::print(&words::report(&report, terminal.color_stdout))?;
+        output::print(&words::report(&report, terminal.color_stdout, output::width()))?;
     }
     Ok(match (report.partial, report.is_good()) {
         (true, _) => exit::INTERRUPTED,
@@ -330,10 +362,11 @@ fn sweep(
         Ok(found) => found,
         Err(error) => return refused(error, progress),
     };
-    if STOPPED.load(Ordering::Relaxed) {
+    progress.clear();
+    if found.partial && found.points.is_empty() {
         return Ok(stopped(progress));
     }
-    progress.clear();
+    let code = if found.partial { exit::INTERRUPTED } else { exit::OK };
     if args.json {
         let estimate = |it: &::sim::Estimate, by: f64| json!({"value": it.value * by, "low": it.low * by, "high": it.high * by});
         let points: Vec<Value> = found
@@ -349,9 +382,9 @@ fn sweep(
             .collect();
         output::print(&format!(
             "{}\n",
-            serde_json::to_string_pretty(&json!({"schema": 1, "points": points}))?
+            serde_json::to_string_pretty(&json!({"schema": 1, "partial": found.partial, "points": points}))?
         ))?;
-        return Ok(exit::OK);
+        return Ok(code);
     }
     let mut table =
         Table::new(["load", "offered/s", "answered/s", "answered", "mean", "p99", "busiest", "", "", ""]);
@@ -366,19 +399,22 @@ fn sweep(
             seconds(it.p99.value),
             it.busiest.as_ref().map_or(String::new(), |(name, busy)| format!("{name} {}", share(*busy))),
             if it.holds { "holds".to_owned() } else { "does not hold".to_owned() },
-            "█".repeat((it.goodput.value / top * 24.0).round() as usize),
+            "█".repeat((it.goodput.value / top * 16.0).round() as usize),
             if found.knee == Some(n) { "<- knee".to_owned() } else { String::new() },
         ]);
     }
-    let mut text = table.text(terminal.color_stdout);
+    let mut text = table.text_within(terminal.color_stdout, output::width(), &[1, 6, 4, 2]);
     if let Some(n) = found.knee {
         text.push_str(&format!(
             "\nthe knee is at {:.2}x: beyond it more load buys latency rather than answers\n",
             found.points[n].load
         ));
     }
+    if found.partial {
+        text.push_str(&format!("stopped early: {} of {} loads\n", found.points.len(), loads.len()));
+    }
     output::print(&text)?;
-    Ok(exit::OK)
+    Ok(code)
 }
 
 /// Loads closer together than this are the same answer.
@@ -389,16 +425,17 @@ fn capacity(args: &Args, plan: &Plan, options: &Options, progress: &Bar) -> anyh
         Ok(found) => found,
         Err(error) => return refused(error, progress),
     };
-    if STOPPED.load(Ordering::Relaxed) {
+    progress.clear();
+    if found.partial && found.point.is_none() && found.beyond.is_none() {
         return Ok(stopped(progress));
     }
-    progress.clear();
+    let code = if found.partial { exit::INTERRUPTED } else { exit::OK };
     let answered = found.point.as_ref().map(|it| it.goodput.value);
     if args.json {
-        let value = json!({"schema": 1, "load": found.load, "goodput_per_s": answered, "breaks_at": found.beyond.as_ref().map(|it| it.load),
+        let value = json!({"schema": 1, "partial": found.partial, "load": found.load, "goodput_per_s": answered, "breaks_at": found.beyond.as_ref().map(|it| it.load),
                            "busiest": found.beyond.as_ref().and_then(|it| it.busiest.as_ref()).map(|(name, _)| name)});
         output::print(&format!("{}\n", serde_json::to_string_pretty(&value)?))?;
-        return Ok(exit::OK);
+        return Ok(code);
     }
     let mut text = match answered {
         Some(answered) => format!(
@@ -420,8 +457,11 @@ fn capacity(args: &Args, plan: &Plan, options: &Options, progress: &Bar) -> anyh
             seconds(beyond.p99.value)
         ));
     }
+    if found.partial {
+        text.push_str("stopped early: the gap between the two is still to be narrowed\n");
+    }
     output::print(&text)?;
-    Ok(exit::OK)
+    Ok(code)
 }
 
 fn metastable(args: &Args, plan: &mut Plan, options: &Options, progress: &Bar) -> anyhow::Result<u8> {
@@ -477,6 +517,20 @@ fn metastable(args: &Args, plan: &mut Plan, options: &Options, progress: &Bar) -
     })
 }
 
+/// What the rows of a comparison show: the worst of all traffic, and what it costs.
+fn numbers(report: &Report) -> (f64, f64, f64, f64) {
+    let worst = |of: &dyn Fn(&::sim::report::TrafficReport) -> f64, most: bool| {
+        let values = report.traffic.iter().map(of);
+        if most { values.fold(0.0, f64::max) } else { values.fold(1.0, f64::min) }
+    };
+    (
+        worst(&|it| it.requests.latency.p50.value, true),
+        worst(&|it| it.requests.latency.p99.value, true),
+        worst(&|it| it.requests.availability.value, false),
+        report.cost.per_month,
+    )
+}
+
 /// Each assumption made on a plan of its own, beside the plan as the file says.
 fn fallacies(
     args: &Args,
@@ -489,6 +543,7 @@ fn fallacies(
     let mut asked: Vec<(Fallacy, &str)> = Vec::new();
     for name in &args.fallacy {
         match Fallacy::ALL.into_iter().find(|(_, known)| known == name) {
+            Some(it) if asked.contains(&it) => {}
             Some(it) => asked.push(it),
             None if name == "all" => asked = Fallacy::ALL.to_vec(),
             None => {
@@ -497,33 +552,54 @@ fn fallacies(
             }
         }
     }
-    let mut rows = Vec::new();
-    for (n, it) in std::iter::once(None).chain(asked.iter().copied().map(Some)).enumerate() {
-        let Some(mut plan) = plan(&args.file, system, sources, terminal) else { return Ok(exit::USAGE) };
-        if let Some((fallacy, _)) = it {
-            fallacy.assume(&mut plan);
-        }
-        let options = Options { allow_unstable: true, ..options.clone() };
-        let forecast = match ::sim::forecast(&plan, &options, &|_| progress.steps(n, asked.len() + 1)) {
-            Ok(forecast) if forecast.partial => return Ok(stopped(progress)),
-            Ok(forecast) => forecast,
-            Err(error) => return refused(error, progress),
+    let mut rows: Vec<(String, Report)> = Vec::new();
+    let all = asked.len() + 1;
+    let options = Options { allow_unstable: true, ..options.clone() };
+    let mut play =
+        |name: String, options: &Options, change: &dyn Fn(&mut Plan)| -> anyhow::Result<Option<u8>> {
+            let Some(mut plan) = plan(&args.file, system, sources, terminal) else {
+                return Ok(Some(exit::USAGE));
+            };
+            change(&mut plan);
+            let done = rows.len().min(all);
+            match ::sim::forecast(&plan, options, &|_| progress.steps(done, all)) {
+                Ok(forecast) if forecast.partial => Ok(Some(stopped(progress))),
+                Ok(forecast) => {
+                    rows.push((name, Report::of(&forecast)));
+                    Ok(None)
+                }
+                Err(error) => refused(error, progress).map(Some),
+            }
         };
-        rows.push((it.map_or("nothing (as the file says)", |(_, name)| name), Report::of(&forecast)));
+    if let Some(code) = play("nothing (as the file says)".to_owned(), &options, &|_| ())? {
+        return Ok(code);
+    }
+    for (fallacy, name) in &asked {
+        if let Some(code) = play((*name).to_owned(), &options, &|plan| fallacy.assume(plan))? {
+            return Ok(code);
+        }
+    }
+    // What the file assumes by itself shows nothing when it is assumed; so it is doubted.
+    let same = |it: &Report| {
+        let ((a, b, c, d), (e, f, g, h)) = (numbers(it), numbers(&rows[0].1));
+        let near = |x: f64, y: f64| (x - y).abs() <= 0.005 * x.abs().max(y.abs());
+        near(a, e) && near(b, f) && near(d, h) && (c - g).abs() < 1e-4
+    };
+    let doubted: Vec<(Fallacy, &str)> =
+        asked.iter().zip(rows.iter().skip(1)).filter(|(_, row)| same(&row.1)).map(|(it, _)| *it).collect();
+    let mut words: Vec<String> = Vec::new();
+    for (fallacy, name) in doubted {
+        let Some(mut plan) = plan(&args.file, system, sources, terminal) else { return Ok(exit::USAGE) };
+        let doubt = fallacy.doubt(&mut plan, options.scenario.as_deref());
+        words.push(format!("not {name}: {}", doubt.words));
+        let options = Options { scenario: doubt.scenario, ..options.clone() };
+        match ::sim::forecast(&plan, &options, &|_| progress.steps(all, all)) {
+            Ok(forecast) if forecast.partial => return Ok(stopped(progress)),
+            Ok(forecast) => rows.push((format!("not {name}"), Report::of(&forecast))),
+            Err(error) => return refused(error, progress),
+        }
     }
     progress.clear();
-    let worst = |report: &Report, of: &dyn Fn(&::sim::report::TrafficReport) -> f64, most: bool| {
-        let values = report.traffic.iter().map(of);
-        if most { values.fold(0.0, f64::max) } else { values.fold(1.0, f64::min) }
-    };
-    let numbers = |it: &Report| {
-        (
-            worst(it, &|it| it.requests.latency.p50.value, true),
-            worst(it, &|it| it.requests.latency.p99.value, true),
-            worst(it, &|it| it.requests.availability.value, false),
-            it.cost.per_month,
-        )
-    };
     if args.json {
         let all: Vec<Value> = rows
             .iter()
@@ -544,7 +620,7 @@ fn fallacies(
         let (p50, p99, answered, cost) = numbers(report);
         let holds = if report.verdict.holds { "hold" } else { "do not hold" };
         table.row([
-            (*name).to_owned(),
+            name.clone(),
             seconds(p50),
             seconds(p99),
             share(answered),
@@ -553,53 +629,84 @@ fn fallacies(
         ]);
     }
     output::print(&format!(
-        "{}\nwhat an assumption hides is its distance from the first line\n",
-        table.text(terminal.color_stdout)
+        "{}\nwhat an assumption hides is its distance from the first line{}\n",
+        table.text(terminal.color_stdout),
+        words.iter().map(|it| format!("\n{it}")).collect::<String>()
     ))?;
     Ok(exit::OK)
 }
 
-fn export_to(export: &str, report: &Report) -> anyhow::Result<()> {
-    let Some((kind, path)) = export.split_once('=') else {
+/// A misspelt kind is told before the forecast, not after it.
+fn parse_export(export: &str) -> anyhow::Result<(&str, &Path)> {
+    let Some((kind, path)) = export.split_once('=').filter(|(_, path)| !path.is_empty()) else {
         bail!("--export {export}: write KIND=FILE, for example `--export histograms=latency.csv`");
     };
-    let Some(text) = ::sim::export::export(report, kind) else {
-        bail!("--export {kind}: no such kind; there are {}", ::sim::export::KINDS.join(", "));
-    };
-    write(Path::new(path), &text)
+    let known = || traces::KINDS.iter().chain(::sim::export::KINDS).copied();
+    if !known().any(|it| it == kind) {
+        bail!("--export {kind}: no such kind; there are {}", known().collect::<Vec<&str>>().join(", "));
+    }
+    Ok((kind, Path::new(path)))
+}
+
+fn export_to(
+    kind: &str,
+    path: &Path,
+    forecast: &Forecast<'_>,
+    report: &Report,
+    epoch: Nanos,
+) -> anyhow::Result<()> {
+    let text = traces::export(forecast, kind, epoch).or_else(|| ::sim::export::export(report, kind));
+    write(path, &text.unwrap_or_default())
 }
 
 /// Progress on stderr when somebody watches, and the ear for ctrl-c.
 pub(crate) struct Bar {
     shown: bool,
-    last: std::sync::Mutex<String>,
+    began: std::sync::OnceLock<std::time::Instant>,
+    last: std::sync::Mutex<Option<((usize, usize), std::time::Instant)>>,
 }
+
+/// Often enough to see that it goes on.
+const REFRESH: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Bar {
     pub(crate) fn new(_terminal: Terminal) -> Self {
-        Self { shown: std::io::stderr().is_terminal(), last: std::sync::Mutex::default() }
+        Self {
+            shown: std::io::stderr().is_terminal(),
+            began: std::sync::OnceLock::new(),
+            last: std::sync::Mutex::default(),
+        }
     }
 
-    fn show(&self, done: usize, all: usize, what: &str) {
+    /// Says it again when it has moved; how fast it goes is no reason to.
+    fn show(&self, done: usize, all: usize, what: &str, speed: &str) {
         if !self.shown {
             return;
         }
         let filled = 24 * done.min(all) / all.max(1);
-        let line = format!("\r{}{} {done} of {all} {what} ", "█".repeat(filled), "░".repeat(24 - filled));
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *last != line {
-            output::words(&line);
-            *last = line;
+        if last.is_none_or(|(known, at)| known != (done, all) || at.elapsed() >= REFRESH) {
+            let bar = format!("{}{}", "█".repeat(filled), "░".repeat(24 - filled));
+            let counts = if all == 0 { String::new() } else { format!("{done} of {all} ") };
+            output::words(&format!("\r\x1b[K{bar} {counts}{what}{speed} "));
+            *last = Some(((done, all), std::time::Instant::now()));
         }
     }
 
     pub(crate) fn runs(&self, it: Progress) -> bool {
-        self.show(it.runs_done as usize, it.runs as usize, "runs");
+        let began = *self.began.get_or_init(std::time::Instant::now);
+        let speed = it.events as f64 / began.elapsed().as_secs_f64().max(1e-3);
+        self.show(it.runs_done as usize, it.runs as usize, "runs", &format!(", {} events/s", number(speed)));
         !STOPPED.load(Ordering::Relaxed)
     }
 
     pub(crate) fn steps(&self, done: usize, all: usize) -> bool {
-        self.show(done, all, "forecasts");
+        self.show(done, all, "forecasts", "");
+        !STOPPED.load(Ordering::Relaxed)
+    }
+
+    fn trying(&self) -> bool {
+        self.show(0, 0, "changes tried", "");
         !STOPPED.load(Ordering::Relaxed)
     }
 

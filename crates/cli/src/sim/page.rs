@@ -1,5 +1,6 @@
 //! A forecast as one page: no script, no font, no address outside. Charts are drawn here, as SVG.
 
+use super::words::with_interval;
 use crate::table::{dollars, number, seconds, share};
 use ::sim::Report;
 use ::sim::report::{Moment, RequestsReport, TrafficReport};
@@ -29,6 +30,7 @@ pub(crate) fn page(report: &Report) -> String {
     );
     verdict(&mut html, report);
     objectives(&mut html, report);
+    timeline(&mut html, report);
     traffic(&mut html, report);
     services(&mut html, report);
     edges(&mut html, report);
@@ -75,7 +77,10 @@ fn verdict(html: &mut String, report: &Report) {
                     Some(cost) if cost > 0.0 => format!(" ({} a month more)", dollars(cost)),
                     _ => String::new(),
                 };
-                let _ = write!(html, "<br><em>try:</em> {}{cost}", escape(&change.text));
+                let (text, effect) = (escape(&change.text), escape(&change.effect));
+                let _ = write!(html, "<br><em>try:</em> {text}{cost}; <em>tried:</em> {effect}");
+            } else if it.tried > 0 {
+                html.push_str("<br><em>changes were tried, and none helped</em>");
             }
             html.push_str("</li>");
         }
@@ -97,8 +102,24 @@ fn objectives(html: &mut String, report: &Report) {
             html,
             "<tr><td>{}</td><td class=\"{class}\">{mark}</td><td>{}</td><td>{}</td></tr>",
             escape(&it.text),
-            show(it.measured.value),
+            with_interval(&it.measured, show),
             it.burn.map_or(String::new(), |burn| format!("{}×", number(burn)))
+        );
+    }
+    html.push_str("</table>");
+}
+
+fn timeline(html: &mut String, report: &Report) {
+    if report.timeline.is_empty() {
+        return;
+    }
+    html.push_str("<h2>What happened</h2><table>");
+    for it in report.timeline.iter().take(100) {
+        let _ = write!(
+            html,
+            "<tr><td>{:.1} s</td><td class=\"l\">{}</td></tr>",
+            it.at.as_secs_f64(),
+            escape(&it.text)
         );
     }
     html.push_str("</table>");
@@ -107,19 +128,15 @@ fn objectives(html: &mut String, report: &Report) {
 const REQUEST_HEAD: &str = "<th>/s</th><th>answered</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th>";
 
 fn requests(it: &RequestsReport) -> String {
-    let half = it.latency.p99.half_width();
-    let p99 = if half.is_finite() {
-        format!("{} ±{}", seconds(it.latency.p99.value), seconds(half))
-    } else {
-        seconds(it.latency.p99.value)
-    };
+    let latency = &it.latency;
     format!(
-        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{p99}</td><td>{}</td>",
+        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
         number(it.rate.value),
-        share(it.availability.value),
-        seconds(it.latency.p50.value),
-        seconds(it.latency.p90.value),
-        seconds(it.latency.p999.value)
+        with_interval(&it.availability, share),
+        with_interval(&latency.p50, seconds),
+        with_interval(&latency.p90, seconds),
+        with_interval(&latency.p99, seconds),
+        with_interval(&latency.p999, seconds)
     )
 }
 

@@ -6,16 +6,21 @@ use ::sim::{Estimate, Report};
 use std::fmt::Write as _;
 
 const SPARK_WIDTH: usize = 40;
+const SPARK_NARROW: usize = 12;
+/// From here on there is room for whole sparks.
+const WIDE: usize = 120;
 /// More rows than this are for `--json`; the busiest are shown.
 const ROWS_MAX: usize = 40;
 
-pub(crate) fn report(report: &Report, color: bool) -> String {
+/// `width` is what a line may take; columns that say least are left out until it is enough.
+pub(crate) fn report(report: &Report, color: bool, width: usize) -> String {
     let mut text = String::new();
     headline(&mut text, report, color);
     objectives(&mut text, report, color);
-    traffic(&mut text, report, color);
-    services(&mut text, report, color);
-    edges(&mut text, report, color);
+    timeline(&mut text, report, color);
+    traffic(&mut text, report, color, width);
+    services(&mut text, report, color, width);
+    edges(&mut text, report, color, width);
     consumers(&mut text, report, color);
     cost(&mut text, report);
     method(&mut text, report);
@@ -42,9 +47,13 @@ fn headline(text: &mut String, report: &Report, color: bool) {
         (false, false) => ("does not hold", "1;31"),
     };
     let rest = report.verdict.headline.strip_prefix("holds; ").unwrap_or(&report.verdict.headline);
-    let _ = writeln!(text, "{}: {}; {rest}", paint(&name, "1", color), paint(word, code, color));
+    let stop = if word.ends_with("but") { "" } else { ";" };
+    let _ = writeln!(text, "{}: {}{stop} {rest}", paint(&name, "1", color), paint(word, code, color));
     if report.partial {
-        let _ = writeln!(text, "stopped early: {} runs came to their end", report.runs);
+        let _ = match report.runs_ended {
+            0 => writeln!(text, "stopped early: this is {} of one run, not the whole of it", report.measured),
+            ended => writeln!(text, "stopped early: {ended} runs came to their end"),
+        };
     }
     if report.unsettled {
         let _ = writeln!(text, "it had not settled when measuring began; a longer --duration would say more");
@@ -56,14 +65,19 @@ fn headline(text: &mut String, report: &Report, color: bool) {
                 Some(cost) if cost > 0.0 => format!(" ({} a month more)", dollars(cost)),
                 _ => String::new(),
             };
-            let _ = writeln!(text, "    try: {}{cost}", change.text);
+            let _ = writeln!(text, "    try: {}{cost}; tried: {}", change.text, change.effect);
+        } else if finding.tried > 0 {
+            let changes = if finding.tried == 1 { "one change was" } else { "changes were" };
+            let _ = writeln!(text, "    {changes} tried for it, and none helped");
         }
     }
 }
 
 /// `12.3ms ± 0.4`: half the interval, in the value's own unit. One run alone has none.
-fn with_interval(it: &Estimate, show: impl Fn(f64) -> String) -> String {
+pub(super) fn with_interval(it: &Estimate, show: impl Fn(f64) -> String) -> String {
     let half = it.half_width();
+    // What differs between runs by rounding alone does not differ.
+    let half = if half < it.value.abs() * 1e-9 { 0.0 } else { half };
     if half.is_finite() { format!("{} ±{}", show(it.value), show(half)) } else { show(it.value) }
 }
 
@@ -97,6 +111,22 @@ fn measured(it: &Objective) -> String {
     }
 }
 
+/// Lines of a story longer than this are for `--json`.
+const TIMELINE_MAX: usize = 30;
+
+fn timeline(text: &mut String, report: &Report, color: bool) {
+    if report.timeline.is_empty() {
+        return;
+    }
+    title(text, "what happened", color);
+    for it in report.timeline.iter().take(TIMELINE_MAX) {
+        let _ = writeln!(text, "  at {:>7}  {}", format!("{:.1} s", it.at.as_secs_f64()), it.text);
+    }
+    if let Some(more) = report.timeline.len().checked_sub(TIMELINE_MAX).filter(|it| *it > 0) {
+        let _ = writeln!(text, "  and {more} more (--json has all)");
+    }
+}
+
 fn requests(it: &RequestsReport) -> [String; 6] {
     [
         number(it.rate.value),
@@ -108,29 +138,40 @@ fn requests(it: &RequestsReport) -> [String; 6] {
     ]
 }
 
-fn traffic(text: &mut String, report: &Report, color: bool) {
+fn traffic(text: &mut String, report: &Report, color: bool, width: usize) {
+    let spark_width = if width < WIDE { SPARK_NARROW } else { SPARK_WIDTH };
     title(text, "traffic, as users see it", color);
     let mut table =
         Table::new(["", "/s", "answered", "p50", "p90", "p99", "p99.9", "p99 over time", "failed over time"]);
     for it in &report.traffic {
         let [rate, answered, p50, p90, p99, p999] = requests(&it.requests);
-        table.row([it.name.clone(), rate, answered, p50, p90, p99, p999, tail(it), failed(it)]);
+        table.row([
+            it.name.clone(),
+            rate,
+            answered,
+            p50,
+            p90,
+            p99,
+            p999,
+            tail(it, spark_width),
+            failed(it, spark_width),
+        ]);
     }
-    text.push_str(&table.text(color));
+    text.push_str(&table.text_within(color, width, &[6, 4, 3, 1]));
 }
 
-fn tail(it: &TrafficReport) -> String {
-    spark(&it.series.iter().map(|moment| moment.p99).collect::<Vec<_>>(), SPARK_WIDTH)
+fn tail(it: &TrafficReport, width: usize) -> String {
+    spark(&it.series.iter().map(|moment| moment.p99).collect::<Vec<_>>(), width)
 }
 
-fn failed(it: &TrafficReport) -> String {
+fn failed(it: &TrafficReport, width: usize) -> String {
     if it.series.iter().all(|moment| moment.failed_per_second == 0.0) {
         return String::new();
     }
-    spark(&it.series.iter().map(|moment| Some(moment.failed_per_second)).collect::<Vec<_>>(), SPARK_WIDTH)
+    spark(&it.series.iter().map(|moment| Some(moment.failed_per_second)).collect::<Vec<_>>(), width)
 }
 
-fn services(text: &mut String, report: &Report, color: bool) {
+fn services(text: &mut String, report: &Report, color: bool, width: usize) {
     title(text, "services, as their callers see them", color);
     let mut table =
         Table::new(["", "/s", "answered", "p50", "p90", "p99", "p99.9", "busy", "waiting", "most failures"]);
@@ -159,7 +200,7 @@ fn services(text: &mut String, report: &Report, color: bool) {
             most,
         ]);
     }
-    text.push_str(&table.text(color));
+    text.push_str(&table.text_within(color, width, &[6, 4, 3, 8, 1]));
     more(text, rows.len());
 }
 
@@ -170,7 +211,7 @@ fn more(text: &mut String, all: usize) {
 }
 
 /// Only edges with something to say: retries, breakers, ejections, refusals.
-fn edges(text: &mut String, report: &Report, color: bool) {
+fn edges(text: &mut String, report: &Report, color: bool, width: usize) {
     let mut table = Table::new([
         "",
         "tries a call",
@@ -207,7 +248,7 @@ fn edges(text: &mut String, report: &Report, color: bool) {
     }
     if !table.is_empty() {
         title(text, "calls that needed help", color);
-        text.push_str(&table.text(color));
+        text.push_str(&table.text_within(color, width, &[7, 3, 5, 6]));
         more(text, rows.len());
     }
 }

@@ -5,7 +5,7 @@ use super::fields::shorten;
 use super::suggest::misspelt;
 use crate::diagnostic::Diagnostic;
 use crate::span::{At, Span};
-use crate::system::{LinkOverride, LinkSettings, Place, Region};
+use crate::system::{Dns, LinkOverride, LinkSettings, Place, Region, Secured};
 use crate::text::{Entry, Node};
 use std::collections::HashMap;
 use units::{Bytes, Money, Nanos};
@@ -77,7 +77,7 @@ impl<'n> Resolver<'n, '_> {
         let mut general: HashMap<&str, Span> = HashMap::new();
         for entry in entries {
             let key = &*entry.key;
-            if matches!(key, "in-zone" | "between-zones" | "between-regions" | "internet")
+            if matches!(key, "in-zone" | "between-zones" | "between-regions" | "internet" | "dns" | "tls")
                 && let Some(first) = general.insert(key, entry.key_span)
             {
                 self.defined_twice("link", entry, first);
@@ -88,6 +88,8 @@ impl<'n> Resolver<'n, '_> {
                 "between-zones" => self.system.network.between_zones = self.link(&entry.value),
                 "between-regions" => self.system.network.between_regions = self.link(&entry.value),
                 "internet" => self.internet(&entry.value),
+                "dns" => self.dns(&entry.value),
+                "tls" => self.secured(&entry.value),
                 _ => {
                     let settings = self.link(&entry.value);
                     let Some((from, to, both_ways)) = self.pair(key, entry.key_span) else { continue };
@@ -119,7 +121,7 @@ impl<'n> Resolver<'n, '_> {
             self.report(
                 Diagnostic::error("E0505", span, format!("`{}` names no link", shorten(text)))
                     .label("not a link")
-                    .help("a link is `in-zone`, `between-zones`, `between-regions`, `internet`, `A <-> B` or `A -> B`, where A and B are places"),
+                    .help("a link is `in-zone`, `between-zones`, `between-regions`, `internet` (and there are `dns` and `tls`), `A <-> B` or `A -> B`, where A and B are places"),
             );
             return None;
         };
@@ -141,6 +143,35 @@ impl<'n> Resolver<'n, '_> {
         let Some(mut f) = self.fields(node, "the internet link") else { return };
         let price = f.get("price").and_then(|node| self.quantity::<Money>(node));
         self.system.network.internet_price_per_gb = price.map(|it| it.value);
+        self.system.network.internet = LinkSettings {
+            rtt: f.get("rtt").and_then(|node| self.quantity::<Nanos>(node)).map(|it| it.value),
+            jitter: f.get("jitter").and_then(|node| self.share(node, "jitter")).map(|it| it.value),
+            loss: f.get("loss").and_then(|node| self.share(node, "loss")).map(|it| it.value),
+            bytes_per_second: f.get("bandwidth").and_then(|node| self.bandwidth(node)),
+            price_per_gb: None,
+        };
+        f.finish(self);
+    }
+
+    fn dns(&mut self, node: &'n Node) {
+        let Some(mut f) = self.fields(node, "the resolver of names") else { return };
+        let built_in = Dns::default();
+        let ttl = f.get("ttl").and_then(|node| self.positive::<Nanos>(node, "`ttl`"));
+        let latency = f.get("latency").and_then(|node| self.quantity::<Nanos>(node));
+        let failures = f.get("failures").and_then(|node| self.share(node, "failures"));
+        self.system.network.dns = Some(Dns {
+            ttl: ttl.map_or(built_in.ttl, |it| it.value),
+            latency: latency.map_or(built_in.latency, |it| it.value),
+            failures: failures.map_or(built_in.failures, |it| it.value),
+        });
+        f.finish(self);
+    }
+
+    fn secured(&mut self, node: &'n Node) {
+        let Some(mut f) = self.fields(node, "what securing a connection costs") else { return };
+        let handshake = f.get("handshake").and_then(|node| self.quantity::<Nanos>(node));
+        self.system.network.tls =
+            Some(handshake.map_or(Secured::default(), |it| Secured { handshake: it.value }));
         f.finish(self);
     }
 

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use units::{Nanos, Percent, Rate};
 
 /// Each action's word and its forms, for messages.
-const ACTIONS: [(&str, &str); 13] = [
+const ACTIONS: [(&str, &str); 14] = [
     ("stop", "`stop web`, `stop 2 of web`, `stop 50% of web`, `stop web#3`, `stop web in eu-west/a`"),
     ("pause", "`pause web`, `pause 2 of web`, `pause web in eu-west/a`"),
     ("slow", "`slow web by 200ms`, `slow 1 of web x3`"),
@@ -25,6 +25,7 @@ const ACTIONS: [(&str, &str); 13] = [
     ("partition", "`partition eu-west <-> us-east`, `partition eu-west/a -> eu-west/b`"),
     ("delay", "`delay eu-west <-> us-east by 50ms`"),
     ("loss", "`loss eu-west -> us-east 1%`"),
+    ("fail", "`fail dns`"),
     ("flush", "`flush sessions`"),
     ("load", "`load x2`, `load shoppers x0.5`, `load shoppers to 400/s`"),
     ("release", "`release cart v1.3.0 at 10%`"),
@@ -165,6 +166,7 @@ impl<'n> Resolver<'n, '_> {
                 let ((from, to, both_ways), share) = (pair?, share?);
                 Some(Fault::Loss { from, to, share, both_ways })
             }
+            ("fail", ["dns"]) => self.fail_dns(span),
             ("flush", [service]) => self.flush(service, span),
             ("load", [factor]) if is_factor(factor) => {
                 Some(Fault::LoadTimes(None, self.factor(factor, span)?))
@@ -241,6 +243,22 @@ impl<'n> Resolver<'n, '_> {
             );
         }
         percent
+    }
+
+    fn fail_dns(&mut self, span: Span) -> Option<Fault> {
+        if self.system.network.dns.is_none() {
+            self.report(
+                Diagnostic::error(
+                    "E0211",
+                    span,
+                    "`fail dns` changes nothing: no name of this file is looked up",
+                )
+                .label("nothing to fail")
+                .help("say that callers look names up: `network: {dns: {ttl: 30s, latency: 1ms}}`"),
+            );
+            return None;
+        }
+        Some(Fault::FailDns)
     }
 
     fn flush(&mut self, name: &str, span: Span) -> Option<Fault> {

@@ -59,6 +59,12 @@ pub fn compile(system: &System, recordings: Recordings<'_>) -> Result<Plan, Vec<
             loads: Vec::new(),
             scenarios: Vec::new(),
             internet_price_per_gb: system.network.internet_price_per_gb.unwrap_or(INTERNET_PRICE_PER_GB),
+            dns: system.network.dns.map(|it| DnsPlan {
+                ttl: it.ttl,
+                latency: it.latency,
+                failures: it.failures.fraction().min(1.0),
+            }),
+            tls: system.network.tls.map(|it| TlsPlan { handshake: it.handshake }),
         },
     };
     if compiler.plan.locations.len() > LOCATIONS_MAX {
@@ -576,6 +582,8 @@ impl Compiler<'_> {
             let station = self.plan.stations.len() as u32;
             let location = match traffic.from {
                 Some(region) => self.region_location(region.index()),
+                // A file without places says nothing of a world outside them: its users are where its services are.
+                None if is_one_place(system) => self.region_location(0),
                 None => self.outside(),
             };
             let from = self.plan.instances.len() as u32;
@@ -675,6 +683,12 @@ impl Compiler<'_> {
             });
         }
     }
+}
+
+/// No `places`: one region of one zone that nobody named.
+fn is_one_place(system: &System) -> bool {
+    let regions: Vec<&m::Region> = system.regions.iter().collect();
+    matches!(regions.as_slice(), [only] if only.name.value == "local" && only.zones.len() == 1)
 }
 
 fn plain_call(targets: Span32) -> Call {

@@ -43,7 +43,7 @@ impl Span32 {
 }
 
 /// A model, ready to run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub system: String,
     pub locations: Vec<Location>,
@@ -60,6 +60,27 @@ pub struct Plan {
     pub loads: Vec<LoadPlan>,
     pub scenarios: Vec<ScenarioPlan>,
     pub internet_price_per_gb: Money,
+    /// `None`: names need no looking up.
+    pub dns: Option<DnsPlan>,
+    /// `None`: connections are not secured, and cost nothing to make.
+    pub tls: Option<TlsPlan>,
+}
+
+/// How callers find where a service is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DnsPlan {
+    /// An answer is good for this long.
+    pub ttl: Nanos,
+    pub latency: Nanos,
+    /// Share of look-ups that nobody answers.
+    pub failures: f64,
+}
+
+/// What securing a connection costs, beside one more round trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// Work at both ends together.
+    pub handshake: Nanos,
 }
 
 /// Somewhere an instance can stand.
@@ -261,6 +282,38 @@ pub struct ScenarioPlan {
 impl Plan {
     pub fn link(&self, from: u16, to: u16) -> &Link {
         &self.links[from as usize * self.locations.len() + to as usize]
+    }
+
+    /// More instances of a station, in the places where it has some, in turn.
+    pub fn grow(&mut self, station: u32, more: u32) {
+        let span = self.stations[station as usize].instances;
+        let standing = &self.instances[span.from as usize..span.to as usize];
+        let places: Vec<(u16, u16)> =
+            standing.iter().filter(|it| it.initial).map(|it| (it.location, it.version)).collect();
+        if places.is_empty() {
+            return;
+        }
+        // Spares come last in a station's range, and those that stand from the start before them.
+        let at = span.from as usize + standing.iter().rposition(|it| it.initial).map_or(0, |it| it + 1);
+        let name = self.stations[station as usize].name.clone();
+        let added = (0..more as usize).map(|n| {
+            let (location, version) = places[(places.len() + n) % places.len()];
+            InstancePlan {
+                station,
+                name: format!("{name}#{}", places.len() + n),
+                location,
+                version,
+                initial: true,
+            }
+        });
+        self.instances.splice(at..at, added.collect::<Vec<InstancePlan>>());
+        for (index, it) in (0u32..).zip(&mut self.stations) {
+            if index == station {
+                it.instances.to += more;
+            } else if it.instances.from >= span.to {
+                (it.instances.from, it.instances.to) = (it.instances.from + more, it.instances.to + more);
+            }
+        }
     }
 
     pub fn station_named(&self, name: &str) -> Option<u32> {

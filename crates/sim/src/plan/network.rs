@@ -1,7 +1,7 @@
 //! Locations and what lies between them, as a simulation charges it. The tables are the model's: a run uses them, too.
 
 use super::{Link, Location};
-use model::network::{Spot, line};
+use model::network::{Line, Spot, internet, line};
 use model::system::{Place, System};
 use units::{Money, Nanos};
 
@@ -48,14 +48,22 @@ pub(super) fn links(system: &System, locations: &[Location]) -> Vec<Link> {
 }
 
 fn link(system: &System, from: &Location, to: &Location) -> Link {
-    let network = &system.network;
-    let internet = network.internet_price_per_gb.unwrap_or(INTERNET_PRICE_PER_GB);
-    if from.outside || to.outside {
-        // What users feel of the internet is theirs: a forecast is of what the system adds. Its bytes are paid for.
-        let price_per_gb = if to.outside { internet } else { Money::ZERO };
-        return Link { one_way: Nanos::ZERO, jitter: 0.0, loss: 0.0, nanos_per_byte: 0.0, price_per_gb };
-    }
-    let it = line(system, from.spot(), to.spot());
+    let it = match (from.outside, to.outside) {
+        (false, false) => line(system, from.spot(), to.spot()),
+        // Only what leaves is paid for.
+        (false, true) => internet(system),
+        (true, false) => Line { price_per_gb: Money::ZERO, ..internet(system) },
+        (true, true) => {
+            let none = Link {
+                one_way: Nanos::ZERO,
+                jitter: 0.0,
+                loss: 0.0,
+                nanos_per_byte: 0.0,
+                price_per_gb: Money::ZERO,
+            };
+            return none;
+        }
+    };
     Link {
         one_way: it.rtt / 2,
         jitter: it.jitter.fraction().min(1.0),

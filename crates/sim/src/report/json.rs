@@ -15,6 +15,7 @@ impl Report {
             "scenario": self.scenario,
             "seed": self.seed,
             "runs": self.runs,
+            "runs_ended": self.runs_ended,
             "partial": self.partial,
             "warm_up_s": self.warm_up.as_secs_f64(),
             "unsettled": self.unsettled,
@@ -22,6 +23,7 @@ impl Report {
             "events": self.events,
             "method": "means and quantiles of all runs together; 95 % intervals by Student's t over independent runs; warm-up cut by MSER-5",
             "verdict": verdict(&self.verdict),
+            "timeline": self.timeline.iter().map(|it| json!({"at_s": number(it.at.as_secs_f64()), "text": it.text})).collect::<Vec<_>>(),
             "objectives": self.objectives.iter().map(objective).collect::<Vec<_>>(),
             "traffic": self.traffic.iter().map(traffic).collect::<Vec<_>>(),
             "services": self.services.iter().map(service).collect::<Vec<_>>(),
@@ -85,7 +87,9 @@ fn verdict(it: &Verdict) -> Value {
             "change": it.change.as_ref().map(|it| json!({
                 "text": it.text,
                 "cost_per_month_usd": it.cost_per_month.map(number),
+                "effect": it.effect,
             })),
+            "tried": it.tried,
         })
     };
     json!({

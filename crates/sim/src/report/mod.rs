@@ -5,10 +5,13 @@
 //! judged by what callers see.
 
 mod cost;
+mod first;
 mod json;
+mod timeline;
 mod verdict;
 
 pub use cost::{Cost, Transfer};
+pub use timeline::{Came, Happened};
 pub use verdict::{Change, Finding, Verdict};
 
 use crate::meter::{Cause, EdgeMeter, Failures, Meters, Requests};
@@ -24,8 +27,10 @@ pub struct Report {
     pub system: String,
     pub scenario: Option<String>,
     pub seed: u64,
-    /// Runs that came to their end.
+    /// Runs that are in the numbers.
     pub runs: u32,
+    /// Of these, runs that came to their end; fewer only when it was stopped before any had.
+    pub runs_ended: u32,
     /// It was stopped before all runs had ended.
     pub partial: bool,
     pub warm_up: Nanos,
@@ -34,6 +39,8 @@ pub struct Report {
     pub measured: Nanos,
     pub events: u64,
     pub verdict: Verdict,
+    pub timeline: Vec<Happened>,
+    pub came: Vec<Came>,
     pub traffic: Vec<TrafficReport>,
     pub services: Vec<ServiceReport>,
     pub edges: Vec<EdgeReport>,
@@ -125,6 +132,8 @@ pub struct EdgeReport {
     pub from: String,
     pub to: String,
     pub operation: String,
+    /// When the first run first used it.
+    pub first: Option<Nanos>,
     pub calls: RequestsReport,
     /// Tries a call, the first included.
     pub attempts_per_call: Estimate,
@@ -149,6 +158,10 @@ pub struct EdgeReport {
 pub struct InstanceReport {
     pub name: String,
     pub service: String,
+    /// The service's kind.
+    pub kind: &'static str,
+    /// It stood from the start.
+    pub initial: bool,
     pub place: String,
     pub rate: Estimate,
     pub failed_per_second: f64,
@@ -207,12 +220,15 @@ impl Report {
             scenario: forecast.scenario.map(|it| plan.scenarios[it].name.clone()),
             seed: forecast.options.seed,
             runs: forecast.runs.len() as u32,
+            runs_ended: forecast.ended,
             partial: forecast.partial,
             warm_up: forecast.warm_up,
             unsettled: forecast.unsettled,
             measured: forecast.measured,
             events: forecast.total.events,
             verdict,
+            timeline: timeline::of(&view),
+            came: timeline::came(&view),
             traffic: view.traffic(),
             services,
             edges,
@@ -384,6 +400,7 @@ impl View<'_> {
 
     fn edges(&self) -> Vec<EdgeReport> {
         let plan = self.plan;
+        let record = self.forecast.runs.first().and_then(|it| it.record.as_ref());
         plan.edges
             .iter()
             .enumerate()
@@ -398,6 +415,7 @@ impl View<'_> {
                     from: plan.stations[edge.caller as usize].name.clone(),
                     to: plan.stations[edge.callee as usize].name.clone(),
                     operation: plan.operations[edge.operation as usize].name.clone(),
+                    first: record.and_then(|it| it.edge_first.get(index).copied().flatten()),
                     calls: self.requests(|it| it.edges[index].calls.clone()),
                     attempts_per_call: self.each(|it| {
                         let edge = &it.edges[index];
@@ -435,6 +453,8 @@ impl View<'_> {
                 InstanceReport {
                     name: it.name.clone(),
                     service: station.name.clone(),
+                    kind: kind_word(station.kind),
+                    initial: it.initial,
                     place: plan.locations[it.location as usize].name.clone(),
                     rate: self.rate(|meters| meters.instances[index].arrivals),
                     failed_per_second: self.mean_rate(|meters| meters.instances[index].failed),

@@ -2,7 +2,7 @@
 
 use super::job::Leaf;
 use super::*;
-use policy::{Ask, Attempt, HedgeNext, Next, NoPick, Why, eject, retry};
+use policy::{Ask, Attempt, Endpoint, HedgeNext, Next, NoPick, Picked, Why, eject, retry};
 use units::Purpose;
 
 impl World<'_> {
@@ -15,10 +15,16 @@ impl World<'_> {
             return Leaf::Done;
         }
         let (deadline, instance, depth, priority) = (job.deadline, job.instance, job.depth, job.priority);
+        let (trace, parent) = (job.trace, job.draw);
         // Nobody waits for a detached call, so nobody's deadline is its own.
         let latest = if it.detached { Deadline::NEVER } else { deadline };
         let owner = if it.detached { Key::NONE } else { job_key };
         let key = self.new_call(now, draw, owner, call, instance, latest, depth, priority);
+        if trace != UNTRACED
+            && let Some(call) = self.calls.get_mut(key)
+        {
+            (call.trace, call.parent) = (trace, span_of_job(parent));
+        }
         match self.begin_call(now, key) {
             Ok(()) if it.detached => Leaf::Done,
             Ok(()) => Leaf::Pending,
@@ -71,6 +77,8 @@ impl World<'_> {
             previous: Key::NONE,
             consumer: NOBODY,
             published: now,
+            trace: UNTRACED,
+            parent: 0,
         });
         if let Some(job) = self.jobs.get_mut(job) {
             job.calls = key;
@@ -179,7 +187,15 @@ impl World<'_> {
     /// Nothing was sent: it is counted here and the call goes no further.
     fn refused(&mut self, _now: Nanos, edge: usize, cause: Cause) -> Ended {
         self.meters.edges[edge].calls.failures.add(cause);
+        self.edge_ended(edge, true);
         Err(Failed::by(cause))
+    }
+
+    #[inline]
+    fn edge_ended(&mut self, edge: usize, failed: bool) {
+        let it = &mut self.meters.edge_slices[edge][self.slice];
+        it.all += 1;
+        it.failed += u32::from(failed);
     }
 
     pub(super) fn outbound_of(&self, caller_instance: u32, pair: u32) -> u32 {
@@ -209,7 +225,11 @@ impl World<'_> {
         let mut rng = call.draw.child(u64::from(number)).for_purpose(Purpose::Balance).rng();
         let tried = &call.tried[..call.tried_count as usize];
         let mut ask = Ask { now, hash: Some(call.draw.bits()), version: call.version, tried };
-        let mut picked = outbound.balancer.pick(&outbound.endpoints, &ask, &mut rng);
+        let mut picked = if call.consumer == NOBODY {
+            outbound.balancer.pick(&outbound.endpoints, &ask, &mut rng)
+        } else {
+            pulled_by(&outbound.endpoints, call.draw.bits())
+        };
         if picked == Err(NoPick::AllTried) {
             // Nobody is left that it has not seen: better the same one again than none.
             ask.tried = &[];
@@ -229,6 +249,9 @@ impl World<'_> {
         meter.attempts += 1;
         meter.retries += u64::from(again);
         meter.in_zone += u64::from(picked.home);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.used(edge_index, now);
+        }
         let deadline = retry::attempt_deadline(edge.settings.retry.as_ref(), call.deadline, now);
         let own_timer = deadline < call.deadline;
         let pair = &plan.pairs[edge.pair as usize];
@@ -246,6 +269,7 @@ impl World<'_> {
             sent: now,
             deadline,
             timer: TimerId::NONE,
+            held_since: now,
             job: Key::NONE,
             permit,
             pooled,
@@ -283,8 +307,22 @@ impl World<'_> {
         let bytes =
             self.plan.operations[self.plan.edges[call.edge as usize].operation as usize].request_bytes;
         let draw = call.draw.child(u64::from(attempt.number)).child(0);
+        let before = if self.plan.dns.is_some() || self.plan.tls.is_some() {
+            self.prepare(now, key, from, to, draw)
+        } else {
+            Ok(Nanos::ZERO)
+        };
+        let before = match before {
+            Ok(before) => before,
+            Err(failed) => {
+                if let Some(attempt) = self.attempts.get_mut(key) {
+                    attempt.reply = Err(failed);
+                }
+                return self.events.schedule(now + RESOLVER_TIMEOUT, key.event(kind::REPLY));
+            }
+        };
         match self.transit(from, to, bytes, draw) {
-            Some(way) => self.events.schedule(now + way, key.event(kind::ARRIVE)),
+            Some(way) => self.events.schedule(now + before + way, key.event(kind::ARRIVE)),
             None => {
                 if let Some(attempt) = self.attempts.get_mut(key) {
                     attempt.reply = Err(Failed::by(Cause::Connect));
@@ -294,19 +332,74 @@ impl World<'_> {
         }
     }
 
+    /// What comes before the first byte of a request: the name is looked up, if it is not known, and the connection is made
+    /// and secured, if none is idle. Users have done both long before.
+    fn prepare(&mut self, now: Nanos, key: Key, from: u16, to: u16, draw: Draw) -> Result<Nanos, Failed> {
+        let plan = self.plan;
+        let Some(attempt) = self.attempts.get(key) else { return Ok(Nanos::ZERO) };
+        let (id, endpoint) = (attempt.outbound as usize, attempt.endpoint as usize);
+        let pair_index = self.outbounds[id].pair as usize;
+        let pair = &plan.pairs[pair_index];
+        if plan.stations[pair.caller as usize].kind == StationKind::Users {
+            return Ok(Nanos::ZERO);
+        }
+        let mut takes = Nanos::ZERO;
+        if let Some(dns) = &plan.dns {
+            let name = &mut self.outbounds[id].name;
+            if now >= name.until {
+                let luck = self.root.child(0xD45).child(id as u64).child(name.lookups);
+                name.lookups += 1;
+                self.meters.pairs[pair_index].lookups += 1;
+                if self.dns_faults > 0 || luck.for_purpose(Purpose::Fault).unit() < dns.failures {
+                    return Err(Failed::by(Cause::Dns));
+                }
+                (name.known, name.until) = (now + dns.latency, now + dns.latency + dns.ttl);
+            }
+            takes = name.known.saturating_sub(now);
+        }
+        if let Some(tls) = &plan.tls {
+            let pool = &mut self.outbounds[id].pool[endpoint];
+            // A connection that nobody used for this long is closed by either side.
+            if now.saturating_sub(pool.used) > IDLE_MAX && pool.active <= 1 {
+                pool.open = 0;
+            }
+            pool.used = now;
+            let enough = if pair.multiplexed { pool.open > 0 } else { pool.open >= pool.active };
+            if !enough {
+                pool.open += 1;
+                self.meters.pairs[pair_index].handshakes += 1;
+                let there = self.transit(from, to, HELLO, draw.child(0x715));
+                let back = self.transit(to, from, HELLO, draw.child(0x716));
+                // Into a cut network the request itself will not arrive either.
+                takes += tls.handshake + there.unwrap_or_default() + back.unwrap_or_default();
+            }
+        }
+        Ok(takes)
+    }
+
     /// The end of an attempt in the eyes of its caller's proxy. Returns the call it was part of.
     fn attempt_over(&mut self, now: Nanos, key: Key, outcome: Outcome) -> Key {
         let Some(attempt) = self.attempts.remove(key) else { return Key::NONE };
         self.events.cancel(attempt.timer);
+        self.attempt_span(now, &attempt, outcome);
         let id = attempt.outbound;
         let outbound = &mut self.outbounds[id as usize];
         let index = attempt.endpoint as usize;
+        let pool = &mut outbound.pool[index];
+        if !attempt.pooled {
+            pool.held += now.saturating_sub(attempt.held_since.max(self.counting_since));
+            pool.used = now;
+        }
+        if matches!(outcome, Outcome::ConnectFailed | Outcome::Reset) {
+            pool.open = pool.open.saturating_sub(1);
+        }
         outbound.endpoints[index].on_finish(now, now - attempt.sent, outcome, None);
         let pair = outbound.pair;
         if let Some(settings) = &self.plan.pairs[pair as usize].settings.eject {
             match eject::on_outcome(settings, &mut outbound.endpoints, index, outcome, now) {
                 Some(eject::Verdict::Ejected { .. }) => {
                     self.meters.pairs[pair as usize].ejections += 1;
+                    self.note(now, Change::Ejected(pair));
                     self.membership_changed(now, id);
                 }
                 Some(eject::Verdict::Kept { .. }) => self.meters.pairs[pair as usize].ejections_withheld += 1,
@@ -334,6 +427,35 @@ impl World<'_> {
         attempt.call
     }
 
+    /// Into the record, if the request is one of its.
+    fn attempt_span(&mut self, now: Nanos, attempt: &AttemptState, outcome: Outcome) {
+        let Some(call) = self.calls.get(attempt.call).filter(|it| it.trace != UNTRACED) else { return };
+        let failed = match outcome {
+            Outcome::Status(status) if status < 400 => None,
+            Outcome::Timeout => Some(Cause::Timeout),
+            Outcome::Cancelled => Some(Cause::Cancelled),
+            _ => Some(attempt.reply.err().map_or(Cause::Reset, |it| it.root)),
+        };
+        let span = Span {
+            trace: 0,
+            id: span_of_attempt(call.draw.child(u64::from(attempt.number))),
+            parent: Some(call.parent),
+            side: Side::Caller,
+            operation: self.plan.edges[call.edge as usize].operation,
+            instance: call.caller_instance,
+            other: Some(attempt.instance),
+            start: attempt.sent,
+            took: now - attempt.sent,
+            failed,
+            attempt: attempt.number,
+            waited: Nanos::ZERO,
+        };
+        let trace = call.trace;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.span(trace, span);
+        }
+    }
+
     /// A connection is free: the attempt that waited longest for it is sent.
     fn free_connection(&mut self, now: Nanos, id: u32, endpoint: usize) {
         loop {
@@ -347,6 +469,7 @@ impl World<'_> {
                     // Those that gave up while they waited are gone.
                     let Some(attempt) = self.attempts.get_mut(next) else { continue };
                     attempt.pooled = false;
+                    attempt.held_since = now;
                     return self.send(now, next);
                 }
             }
@@ -483,6 +606,7 @@ impl World<'_> {
             self.events.cancel(it);
         });
         self.meters.edges[edge].calls.record(ended.map_err(|it| it.root), now - started);
+        self.edge_ended(edge, ended.is_err());
         let id = self.outbound_of(caller, self.plan.edges[edge].pair);
         let outcome = ended.map_or_else(|failed| failed.outcome, |()| Outcome::Status(200));
         self.give_back(now, id, started, outcome);
@@ -571,5 +695,22 @@ impl World<'_> {
     }
 }
 
+/// Consumers take messages when they are free; nobody pushes. So the one with least in hand is next, any of equals.
+fn pulled_by(endpoints: &[Endpoint], luck: u64) -> Result<Picked, NoPick> {
+    let count = endpoints.len();
+    let from = (luck % count.max(1) as u64) as usize;
+    let free = (0..count).map(|n| (from + n) % count).filter(|it| endpoints[*it].is_available());
+    match free.min_by_key(|it| endpoints[*it].in_flight) {
+        Some(index) => Ok(Picked { index: index as u32, panic: false, home: false }),
+        None if count == 0 => Err(NoPick::NoInstance),
+        None => Err(NoPick::NoneAvailable),
+    }
+}
+
 /// How long a message into a cut network is waited for before the transport calls it no connection.
 const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// How long a resolver that does not answer is waited for.
+const RESOLVER_TIMEOUT: Nanos = Nanos::from_secs(5);
+const IDLE_MAX: Nanos = Nanos::from_secs(60);
+/// A flight of a handshake, certificates included.
+const HELLO: u64 = 3_000;

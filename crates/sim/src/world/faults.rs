@@ -15,6 +15,7 @@ pub(super) enum Undo {
     Links { from: Place, to: Place, both_ways: bool, change: LinkChange },
     Load(Vec<(usize, f64)>),
     Versions(Vec<(u32, u16)>),
+    Dns,
     Nothing,
 }
 
@@ -37,9 +38,10 @@ impl World<'_> {
         let plan = self.plan;
         let Some(scenario) = self.scenario.and_then(|it| plan.scenarios.get(it)) else { return };
         let Some(event) = scenario.events.get(index as usize) else { return };
+        self.note(now, Change::Fault(index));
         let undo = self.inject(now, index, &event.fault.value);
         if let Some(lasting) = event.lasting {
-            self.undo.push(undo);
+            self.undo.push((index, undo));
             let slot = self.undo.len() as u32 - 1;
             self.events.schedule(now + lasting, Event::new(kind::UNDO, slot, 0));
         }
@@ -126,12 +128,19 @@ impl World<'_> {
                 self.set_standing(now, &all, Standing::Stopped)
             }
             Fault::Scale(service, count) => self.scale(now, service.as_u32(), *count),
+            Fault::FailDns => {
+                self.dns_faults += 1;
+                Undo::Dns
+            }
         }
     }
 
     pub(super) fn on_undo(&mut self, now: Nanos, slot: u32) {
-        match std::mem::replace(&mut self.undo[slot as usize], Undo::Nothing) {
+        let (index, undo) = std::mem::replace(&mut self.undo[slot as usize], (0, Undo::Nothing));
+        self.note(now, Change::Undone(index));
+        match undo {
             Undo::Nothing => {}
+            Undo::Dns => self.dns_faults -= 1,
             Undo::Standing(before) => {
                 for (instance, standing) in before {
                     self.set_standing(now, &[instance], standing);
@@ -215,6 +224,11 @@ impl World<'_> {
             before.push((*instance, was));
             self.measure(now, index);
             self.instances[index].standing = to;
+            match (was.works(), to.works()) {
+                (false, true) => self.note(now, Change::Up(*instance)),
+                (true, false) => self.note(now, Change::Down(*instance)),
+                _ => {}
+            }
             match to {
                 Standing::Stopped | Standing::Silent | Standing::Absent => {
                     self.kill_jobs(now, index, to == Standing::Silent);

@@ -57,6 +57,8 @@ impl World<'_> {
             calls: Key::NONE,
             ticket: None,
             tag: NOBODY,
+            trace: call.trace,
+            waited: Nanos::ZERO,
         };
         let job = self.jobs.insert(job);
         if let Some(attempt) = self.attempts.get_mut(key) {
@@ -145,9 +147,11 @@ impl World<'_> {
     fn start(&mut self, now: Nanos, key: Key) {
         let plan = self.plan;
         let Some(job) = self.jobs.get_mut(key) else { return };
+        self.tally.begun_after_cancel += u64::from(job.abandoned);
         job.state = JobState::Working;
+        job.waited = now - job.arrived;
         let (index, operation, draw, waited) =
-            (job.instance as usize, job.operation as usize, job.draw, now - job.arrived);
+            (job.instance as usize, job.operation as usize, job.draw, job.waited);
         self.measure(now, index);
         self.meters.operations[operation].waiting.record(waited);
         let instance = &mut self.instances[index];
@@ -245,6 +249,7 @@ impl World<'_> {
     }
 
     fn start_leaf(&mut self, now: Nanos, key: Key, leaf: u32) -> Leaf {
+        self.tally.begun_after_cancel += u64::from(self.jobs.get(key).is_some_and(|it| it.abandoned));
         match &self.plan.steps[leaf as usize] {
             Step::Work(_, sampler) => {
                 let Some(job) = self.jobs.get(key) else { return Leaf::Done };
@@ -294,6 +299,7 @@ impl World<'_> {
         let index = job.instance as usize;
         let operation = job.operation as usize;
         let result = ended.map_err(|_| here);
+        self.job_span(now, &job, result.err());
         self.meters.operations[operation].requests.record(result, now - job.arrived);
         match result {
             Ok(()) => {
@@ -314,6 +320,34 @@ impl World<'_> {
         if job.state != JobState::Queued {
             self.free_place(now, index);
         }
+    }
+
+    /// Into the record, if the request is one of its.
+    fn job_span(&mut self, now: Nanos, job: &Job, failed: Option<Cause>) {
+        if job.trace == UNTRACED {
+            return;
+        }
+        let attempt = self.attempts.get(job.attempt);
+        let caller = attempt.and_then(|it| Some(self.calls.get(it.call)?.caller_instance));
+        let is_user = job.tag != NOBODY || job.depth == 0;
+        let Some(recorder) = &mut self.recorder else { return };
+        recorder.span(
+            job.trace,
+            Span {
+                trace: 0,
+                id: span_of_job(job.draw),
+                parent: (!is_user).then(|| span_of_attempt(job.draw)),
+                side: if is_user { Side::Whole } else { Side::Callee },
+                operation: job.operation,
+                instance: job.instance,
+                other: caller,
+                start: job.arrived,
+                took: now - job.arrived,
+                failed,
+                attempt: 0,
+                waited: job.waited,
+            },
+        );
     }
 
     fn free_place(&mut self, now: Nanos, index: usize) {
@@ -364,6 +398,7 @@ impl World<'_> {
     pub(super) fn drop_job(&mut self, now: Nanos, key: Key) {
         let Some(job) = self.jobs.remove(key) else { return };
         self.tally.cancelled += 1;
+        self.job_span(now, &job, Some(Cause::Cancelled));
         self.meters.operations[job.operation as usize].requests.failures.add(Cause::Cancelled);
         if job.state != JobState::Queued {
             self.free_place(now, job.instance as usize);
@@ -382,6 +417,7 @@ impl World<'_> {
             }
             let Some(job) = self.jobs.remove(key) else { continue };
             self.tally.failed += 1;
+            self.job_span(now, &job, Some(Cause::Reset));
             self.meters.operations[job.operation as usize].requests.failures.add(Cause::Reset);
             self.meters.instances[index].failed += 1;
             if silent {

@@ -221,6 +221,7 @@ impl World<'_> {
         let operation = station.operations.from;
         self.meters.loads[index].sent += 1;
         self.tally.root += 1;
+        let trace = self.recorder.as_mut().map_or(UNTRACED, |it| it.begin(now, draw));
         let job = self.jobs.insert(Job {
             draw,
             operation,
@@ -237,6 +238,8 @@ impl World<'_> {
             calls: Key::NONE,
             ticket: None,
             tag: user,
+            trace,
+            waited: Nanos::ZERO,
         });
         self.admit(now, job);
     }

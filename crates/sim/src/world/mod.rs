@@ -24,6 +24,7 @@ use crate::meter::{Cause, Meters};
 use crate::plan::{NONE, Plan, StationKind};
 use crate::queue::{Event, EventQueue, TimerId};
 use crate::random::Draw;
+use crate::record::{Change, Record, Recorder, Side, Span, UNTRACED, span_of_attempt, span_of_job};
 use crate::slab::{Key, Slab};
 use network::LinkFault;
 use outbound::Outbound;
@@ -111,6 +112,10 @@ struct Job {
     ticket: Option<Ticket>,
     /// The closed-loop user who waits for it, or the message it handles.
     tag: u32,
+    /// The request of the record that it is part of.
+    trace: u32,
+    /// Time it spent in the queue.
+    waited: Nanos,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +169,9 @@ struct CallState {
     /// The consumer of a topic whose message this delivers.
     consumer: u32,
     published: Nanos,
+    trace: u32,
+    /// The span of the job that made it.
+    parent: u64,
 }
 
 #[derive(Debug)]
@@ -176,6 +184,8 @@ struct AttemptState {
     sent: Nanos,
     deadline: Deadline,
     timer: TimerId,
+    /// Since when it holds a connection.
+    held_since: Nanos,
     job: Key,
     permit: Option<Permit>,
     /// Waits for a connection; nothing has been sent.
@@ -237,6 +247,8 @@ pub struct Tally {
     /// A caller's breakers, budgets and ejections never broke their word while this stays zero.
     pub last_ejected: u64,
     pub busy_over_limit: u64,
+    /// Work or calls that began for somebody who was known to have left.
+    pub begun_after_cancel: u64,
 }
 
 /// Multipliers on what the plan says, for sweeps and for tests that must fail.
@@ -273,12 +285,19 @@ pub(crate) struct World<'p> {
     topics: Vec<Option<TopicState>>,
     scalers: Vec<Option<ScaleState>>,
     loads: Vec<load::LoadState>,
+    /// Faults that keep names from being resolved.
+    dns_faults: u32,
     link_faults: Vec<LinkFault>,
     any_link_fault: bool,
     scenario: Option<usize>,
-    undo: Vec<faults::Undo>,
+    /// Of each fault that will end: its event, and how to take it back.
+    undo: Vec<(u32, faults::Undo)>,
     meters: Meters,
     tally: Tally,
+    recorder: Option<Box<Recorder>>,
+    /// The slice of time that is now, and where it ends.
+    slice: usize,
+    slice_ends: Nanos,
     /// When counting began: the end of the warm-up.
     counting_since: Nanos,
 }
@@ -330,12 +349,16 @@ impl<'p> World<'p> {
             topics: topics.collect(),
             scalers: scalers.collect(),
             loads: Vec::new(),
+            dns_faults: 0,
+            slice: 0,
+            slice_ends: Nanos::ZERO,
             link_faults: vec![LinkFault::default(); plan.links.len()],
             any_link_fault: false,
             scenario,
             undo: Vec::new(),
             meters: Meters::new(plan, duration),
             tally: Tally::default(),
+            recorder: None,
             counting_since: Nanos::ZERO,
         };
         world.make_outbounds();
@@ -345,25 +368,47 @@ impl<'p> World<'p> {
         world
     }
 
+    /// Keeps a record of this run.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(Box::new(recorder));
+    }
+
+    fn note(&mut self, now: Nanos, change: Change) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(now, change);
+        }
+    }
+
     pub(crate) fn now(&self) -> Nanos {
         self.events.now()
     }
 
-    /// Runs to `end`, or until `stop` says so (it is asked every few thousand events).
-    pub(crate) fn run_until(&mut self, end: Nanos, stop: &dyn Fn() -> bool) -> bool {
+    /// Runs to `end`, or until `stop` says so. It is told now and then how many events have passed since it was last told.
+    pub(crate) fn run_until(&mut self, end: Nanos, stop: &dyn Fn(u64) -> bool) -> bool {
         const ASK_EVERY: u64 = 4_096;
         let mut until_ask = ASK_EVERY;
+        let last_slice = crate::meter::SLICES - 1;
         while let Some((now, event)) = self.events.pop_until(end) {
             self.meters.events += 1;
+            if now >= self.slice_ends {
+                self.slice = ((now.0 / self.meters.slice.0) as usize).min(last_slice);
+                let next = if self.slice == last_slice {
+                    Nanos::MAX
+                } else {
+                    self.meters.slice * (self.slice as u64 + 1)
+                };
+                self.slice_ends = next;
+            }
             self.step(now, event);
             until_ask -= 1;
             if until_ask == 0 {
                 until_ask = ASK_EVERY;
-                if stop() {
+                if stop(ASK_EVERY) {
                     return false;
                 }
             }
         }
+        stop(ASK_EVERY - until_ask);
         true
     }
 
@@ -400,22 +445,24 @@ impl<'p> World<'p> {
         let now = self.now();
         (0..self.instances.len()).for_each(|it| self.measure(now, it));
         self.settle_outbounds(now);
+        self.forget_connections();
         self.meters.forget_warm_up(self.plan);
         self.counting_since = now;
     }
 
     /// Brings all integrals up to now and hands out what was measured.
-    pub(crate) fn finish(mut self) -> (Meters, Tally) {
+    pub(crate) fn finish(mut self) -> (Meters, Tally, Option<Record>) {
         let now = self.now();
         (0..self.instances.len()).for_each(|it| self.measure(now, it));
         self.settle_outbounds(now);
+        self.measure_connections(now);
         self.tally.in_flight = self.jobs.len() as u64;
         let is_root = |it: &Job| {
             self.plan.stations[self.plan.operations[it.operation as usize].station as usize].kind
                 == StationKind::Users
         };
         self.tally.root_in_flight = self.jobs.keys().filter(|(_, it)| is_root(it)).count() as u64;
-        (self.meters, self.tally)
+        (self.meters, self.tally, self.recorder.map(|it| it.finish()))
     }
 
     /// Adds the time since the last change to the integrals of an instance.

@@ -21,11 +21,15 @@ pub(super) struct Outbound {
     pub(super) limiter: Option<Limiter>,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) throttle: Option<Throttle>,
+    pub(super) name: Name,
     trips_seen: u64,
     open_since: Option<Nanos>,
     ejected_now: u32,
     ejected_since: Nanos,
 }
+
+/// One zone, its region, everywhere and outside.
+const ONE_PLACE: usize = 4;
 
 /// What a throttle takes for the longest call where the file sets no time-out.
 const CALL_MAX: Nanos = Nanos::from_secs(10);
@@ -35,6 +39,20 @@ const CALL_MAX: Nanos = Nanos::from_secs(10);
 pub(super) struct Pool {
     pub(super) active: u32,
     pub(super) waiting: VecDeque<Key>,
+    /// Secured and not closed again; counted only where securing costs something.
+    pub(super) open: u32,
+    pub(super) used: Nanos,
+    /// Time that connections were in use.
+    pub(super) held: Nanos,
+}
+
+/// What a caller's resolver knows of one service's name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Name {
+    /// From when the answer is there, and until when it is good.
+    pub(super) known: Nanos,
+    pub(super) until: Nanos,
+    pub(super) lookups: u64,
 }
 
 pub(super) fn place_of(plan: &Plan, location: u16) -> Place {
@@ -89,7 +107,8 @@ impl World<'_> {
                 }
                 let settings = &pair.settings;
                 // Where only one place can be meant, zone weights would only cost.
-                let locality = if plan.locations.len() == 3 { Locality::Any } else { settings.locality };
+                let locality =
+                    if plan.locations.len() == ONE_PLACE { Locality::Any } else { settings.locality };
                 let mut balancer = Balancer::new(settings.balance, locality, home);
                 balancer.set_callers(&weights);
                 balancer.refresh(&endpoints);
@@ -109,6 +128,7 @@ impl World<'_> {
                     throttle: settings
                         .throttle
                         .map(|it| Throttle::new(it, settings.timeout.unwrap_or(CALL_MAX))),
+                    name: Name::default(),
                     trips_seen: 0,
                     open_since: None,
                     ejected_now: 0,
@@ -134,6 +154,9 @@ impl World<'_> {
         let meter = &mut self.meters.pairs[pair as usize];
         meter.ejections += u64::from(swept.ejected);
         meter.ejections_withheld += u64::from(swept.kept);
+        if swept.ejected > 0 {
+            self.note(now, Change::Ejected(pair));
+        }
         if swept.changed() {
             self.membership_changed(now, id);
         }
@@ -181,6 +204,34 @@ impl World<'_> {
         }
     }
 
+    /// The end of the warm-up: connections in use go on being used, and count from now.
+    pub(super) fn forget_connections(&mut self) {
+        self.outbounds.iter_mut().flat_map(|it| &mut it.pool).for_each(|it| it.held = Nanos::ZERO);
+    }
+
+    /// How long connections were in use, those that still are included.
+    pub(super) fn measure_connections(&mut self, now: Nanos) {
+        let open: Vec<(u32, u32, Nanos)> = self
+            .attempts
+            .keys()
+            .filter(|(_, it)| !it.pooled)
+            .map(|(_, it)| (it.outbound, it.endpoint, it.held_since))
+            .collect();
+        for (outbound, endpoint, since) in open {
+            let since = since.max(self.counting_since);
+            self.outbounds[outbound as usize].pool[endpoint as usize].held += now.saturating_sub(since);
+        }
+        for outbound in &self.outbounds {
+            let meter = &mut self.meters.pairs[outbound.pair as usize];
+            let all = outbound.pool.iter().map(|it| it.held).fold(Nanos::ZERO, |sum, it| sum + it);
+            // An instance that gets a fifth of what the busiest gets is one that is used; the others are for bad days.
+            let most = outbound.pool.iter().map(|it| it.held).max().unwrap_or(Nanos::ZERO);
+            let used = outbound.pool.iter().filter(|it| it.held * 5 >= most).count().max(1) as u64;
+            meter.held += all;
+            meter.held_busiest = meter.held_busiest.max(all / used);
+        }
+    }
+
     /// Notes what the breaker did since it was last looked at.
     pub(super) fn watch_breaker(&mut self, now: Nanos, id: u32) {
         let outbound = &mut self.outbounds[id as usize];
@@ -190,10 +241,16 @@ impl World<'_> {
         outbound.trips_seen = breaker.trips();
         let closed = breaker.state(now) == BreakerState::Admitting;
         match (outbound.open_since, closed) {
-            (None, false) => outbound.open_since = Some(now),
+            (None, false) => {
+                outbound.open_since = Some(now);
+                let pair = outbound.pair;
+                self.note(now, Change::BreakerOpen(pair));
+            }
             (Some(since), true) => {
                 meter.breaker_open += now.saturating_sub(since);
                 outbound.open_since = None;
+                let pair = outbound.pair;
+                self.note(now, Change::BreakerClosed(pair));
             }
             _ => {}
         }

@@ -86,6 +86,8 @@ impl World<'_> {
             if let Err(failed) = self.begin_call(now, key) {
                 self.calls.remove(key);
                 self.delivered(now, call, published, Err(failed));
+                // Refused at once, and so would be the next: all wait until this one is handed out again.
+                return;
             }
         }
     }

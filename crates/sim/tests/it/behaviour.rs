@@ -238,3 +238,136 @@ fn a_stopped_forecast_says_so() {
     assert!(forecast.partial && forecast.runs.len() == 1);
     assert!(Report::of(&forecast).to_json()["partial"].as_bool().unwrap());
 }
+
+fn p50_ms(report: &Report) -> f64 {
+    report.traffic[0].requests.latency.p50.value * 1e3
+}
+
+#[test]
+fn names_expire_and_then_a_resolver_that_is_gone_is_missed() {
+    let text = r#"
+isobar: 1
+network: {dns: {ttl: 10s, latency: 2ms}}
+services:
+  web: {replicas: 2, operations: {op: {work: 1ms, calls: [db "read"]}}}
+  db: {operations: {read: 1ms}}
+edges: {default: {eject: none, timeout: none}}
+traffic: {users: {to: web "op", rate: 200/s}}
+scenarios: {resolver-lost: {at: 12s, for: 20s, do: [fail dns], lasts: 60s}}
+"#;
+    let report = play(text, Some("resolver-lost"), 60);
+    // Looked up at 0, 10 and then not at 20 any more: what was known holds until then. A look-up gives up after five seconds.
+    assert!(failing(&report, 0, 20) < 0.001, "{}", failing(&report, 0, 20));
+    assert!(failing(&report, 26, 32) > 0.95, "{}", failing(&report, 26, 32));
+    assert!(failing(&report, 38, 60) < 0.001, "{}", failing(&report, 38, 60));
+    assert!(report.verdict.headline.contains("`fail dns`"), "{}", report.verdict.headline);
+    let causes: Vec<&str> =
+        report.edges.iter().flat_map(|it| &it.calls.errors).map(|it| it.0.word()).collect();
+    assert!(causes.contains(&"dns"), "{causes:?}");
+}
+
+/// A caller that asks now and then pays the handshake each time; one that asks all the time keeps its connection.
+#[test]
+fn a_secured_connection_costs_its_handshake_once() {
+    let text = |tls: &str, rate: &str| {
+        format!(
+            r#"
+isobar: 1
+network: {{in-zone: {{rtt: 10ms, jitter: 0%}}{tls}}}
+services:
+  web: {{operations: {{op: {{work: 0, calls: [db "read"]}}}}}}
+  db: {{operations: {{read: 1ms}}}}
+edges: {{default: {{eject: none}}}}
+traffic: {{users: {{to: web "op", rate: {rate}, arrivals: constant}}}}
+"#
+        )
+    };
+    // Two round trips of 10 ms and a millisecond of work; secured, one more round trip and the handshake's own 4 ms.
+    let tls = ", tls: {handshake: 4ms}";
+    let median = |tls: &str, rate: &str, seconds: u64| p50_ms(&play(&text(tls, rate), None, seconds));
+    for (tls, rate, seconds, expected) in
+        [("", "40/h", 3_600, 21.0), (tls, "40/h", 3_600, 35.0), (tls, "20/s", 20, 21.0)]
+    {
+        let found = median(tls, rate, seconds);
+        assert!((found - expected).abs() < 0.5, "{tls} {rate}: {found} ms for {expected}");
+    }
+}
+
+/// Users who are in no place come over the internet; in a file without places they are where its services are, and nobody
+/// pays for the way.
+#[test]
+fn users_outside_are_far_away_and_users_of_no_place_are_not() {
+    let text = |places: &str, network: &str| {
+        format!(
+            r#"
+isobar: 1
+{places}
+network: {{in-zone: {{rtt: 0, jitter: 0%}}{network}}}
+services:
+  web: {{operations: {{op: {{work: 1ms, response: 1MB}}}}}}
+traffic: {{users: {{to: web "op", rate: 50/s}}}}
+"#
+        )
+    };
+    let places = "places: {north: {zones: [a]}}";
+    // A megabyte at a hundred megabits is 80 ms.
+    for (places, network, milliseconds, paid) in [
+        ("", "", 1.8, false),
+        (places, "", 1.0 + 40.0 + 80.0, true),
+        (places, ", internet: {rtt: 10ms, jitter: 0%, bandwidth: 1GB/s}", 1.0 + 10.0 + 1.0, true),
+    ] {
+        let report = play(&text(places, network), None, 20);
+        let found = p50_ms(&report);
+        assert!((found - milliseconds).abs() < 0.05 * milliseconds, "{places} {network}: {found} ms");
+        assert_eq!(report.cost.transfer > 0.0, paid, "{places}: {:?}", report.cost);
+    }
+}
+
+/// Each fallacy, where the file lets it: assumed, or doubted where the file assumes it by itself, it changes something.
+#[test]
+fn every_fallacy_hides_something() {
+    use sim::Fallacy;
+    let text = r#"
+isobar: 1
+places: {north: {zones: [a, b]}, south: {zones: [a]}}
+services:
+  web: {replicas: 3, concurrency: 8, operations: {op: {work: 1ms, response: 64KiB, calls: [db "read", bank "pay"]}}}
+  db: {kind: store, replicas: 3, discovery: everywhere, operations: {read: {work: 1ms, response: 64KiB}}}
+  bank: {kind: external, operations: {pay: 5ms}}
+edges: {default: {timeout: 1s, locality: any}}
+traffic: {users: {to: web "op", rate: 50/s, from: north}}
+"#;
+    let base = play(text, None, 60);
+    let told = |it: &Report| {
+        (
+            p50_ms(it),
+            it.traffic[0].requests.latency.p999.value,
+            it.traffic[0].requests.availability.value,
+            it.cost.per_month,
+        )
+    };
+    for (fallacy, name) in Fallacy::ALL {
+        let options = Options {
+            runs: 3,
+            threads: 2,
+            duration: Some(Nanos::from_secs(60)),
+            warm_up: Some(Nanos::ZERO),
+            allow_unstable: true,
+            ..Options::default()
+        };
+        let mut assumed = plan(text);
+        fallacy.assume(&mut assumed);
+        let with = Report::of(&run(&assumed, &options));
+        let mut doubted = plan(text);
+        let doubt = fallacy.doubt(&mut doubted, None);
+        let without = Report::of(&run(&doubted, &Options { scenario: doubt.scenario, ..options }));
+        assert!(told(&with) != told(&base) || told(&without) != told(&base), "{name} hides nothing");
+        let better = |a: f64, b: f64| a <= b + 1e-9;
+        assert!(
+            better(told(&with).0, told(&without).0 * 1.02) && better(told(&without).2, told(&with).2),
+            "{name} is no naive thing to assume: {:?} {:?}",
+            told(&with),
+            told(&without)
+        );
+    }
+}

@@ -135,6 +135,7 @@ proptest! {
             prop_assert_eq!(tally.root, tally.root_ok + tally.root_failed + tally.root_in_flight, "{}", text);
             prop_assert_eq!(tally.busy_over_limit, 0, "{}", text);
             prop_assert_eq!(tally.last_ejected, 0, "{}", text);
+            prop_assert_eq!(tally.begun_after_cancel, 0, "{}", text);
             for (meter, instance) in it.meters.instances.iter().zip(&plan.instances) {
                 let places = u128::from(plan.stations[instance.station as usize].concurrency);
                 prop_assert!(meter.busy <= places * 3_000_000_000, "{}", text);

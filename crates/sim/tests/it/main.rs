@@ -9,3 +9,4 @@ mod examples;
 mod laws;
 mod lessons;
 mod questions;
+mod verdicts;

@@ -123,6 +123,7 @@ pub(crate) fn touches(system: &System, fault: &Fault) -> Vec<String> {
         Fault::Lose(_) | Fault::Partition { .. } | Fault::Delay { .. } | Fault::Loss { .. } => {
             vec!["the network".to_owned()]
         }
+        Fault::FailDns => vec!["names".to_owned()],
         Fault::LoadTo(id, _) | Fault::LoadTimes(Some(id), _) => vec![traffic(system, *id)],
         Fault::LoadTimes(None, _) => system.traffic.enumerate().map(|(id, _)| traffic(system, id)).collect(),
     }
@@ -206,6 +207,9 @@ pub(crate) fn deed(
                 cut: false,
             };
             Deed::Links(links(link, standing)?)
+        }
+        Fault::FailDns => {
+            return Err("no name is looked up here: proxies are told where instances are; only a forecast can play it".to_owned());
         }
         Fault::Flush(service) => {
             let all = Selection { service: *service, which: Which::All };
@@ -381,6 +385,7 @@ pub(crate) fn words_of(system: &System, fault: &Fault) -> String {
         Fault::Loss { from, to, share, both_ways } => {
             format!("loss {} {share}", between(from, to, *both_ways))
         }
+        Fault::FailDns => "fail dns".to_owned(),
         Fault::Flush(id) => format!("flush {}", name(*id)),
         Fault::LoadTimes(None, times) => format!("load {}", factor(times)),
         Fault::LoadTimes(Some(id), times) => {

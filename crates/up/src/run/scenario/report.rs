@@ -85,12 +85,15 @@ impl Facts<'_> {
             scenario: self.scenario.map(str::to_owned),
             seed: self.seed,
             runs: 1,
+            runs_ended: u32::from(!self.partial),
             partial: self.partial,
             warm_up: self.warm_up,
             unsettled: false,
             measured: self.measured,
             events: self.recording.calls.values().flat_map(|it| &it.requests).map(Requests::total).sum(),
             verdict,
+            timeline: Vec::new(),
+            came: Vec::new(),
             traffic,
             services,
             edges: self.edges(),
@@ -270,6 +273,7 @@ impl Facts<'_> {
                 from: from.clone(),
                 to: to.clone(),
                 operation: operation.clone(),
+                first: None,
                 calls: self.requests(&seen.requests),
                 attempts_per_call: self
                     .estimate(per_call(attempts, calls), |group| {
@@ -302,6 +306,10 @@ impl Facts<'_> {
             let found = self.system.services.iter().find(|it| it.name.value == service)?;
             found.concurrency.as_ref().map(|it| f64::from(it.value))
         };
+        let kind = |service: &str| {
+            let found = self.system.services.iter().find(|it| it.name.value == service);
+            found.map_or("gateway", |it| kind_word(it.kind))
+        };
         let seen = self.recording.instances.iter().map(|(name, it)| {
             let looked = self.looked.get(name).copied().unwrap_or_default();
             let held = |group: usize| it.held[group] as f64 / 1e9;
@@ -310,6 +318,8 @@ impl Facts<'_> {
             InstanceReport {
                 name: name.clone(),
                 service: it.service.clone(),
+                kind: kind(&it.service),
+                initial: true,
                 place: it.place.clone(),
                 rate: self.rate(|group| it.arrivals[group]),
                 failed_per_second: it.failed as f64 / self.seconds(),
@@ -469,7 +479,12 @@ fn verdict(traffic: &[TrafficReport], services: &[ServiceReport], objectives: &[
         (None, Some((name, busy))) => format!("holds; `{name}` was the busiest, at utilisation {busy:.2}"),
         (None, None) => "holds".to_owned(),
     };
-    Verdict { holds: missed.is_none() && share < FAILURES_MIN, headline, findings: Vec::new() }
+    Verdict {
+        holds: missed.is_none() && share < FAILURES_MIN,
+        headline,
+        findings: Vec::new(),
+        untried: false,
+    }
 }
 
 fn kind_word(kind: Kind) -> &'static str {
