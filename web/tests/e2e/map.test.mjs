@@ -261,7 +261,7 @@ describe("a service's page", () => {
 
 describe("traces", () => {
   test("are found and drawn", async () => {
-    const page = await look("/traces?q=service:cart%20-has:error");
+    const page = await look("/traces?q=service:cart%20spans%3E2");
     await until("some", () => page.locator("tbody tr").count(), (count) => count > 3, 10_000);
     await page.locator("tbody button").first().click();
     const services = () => page.locator("[role=option] .name").allTextContents();
