@@ -1,5 +1,4 @@
-// WebGL2: one draw call for edges, one for particles, one for nodes. Edges move only with the data or the camera: they are
-// kept as a picture between frames, so that what is drawn sixty times a second is dots and boxes. All positions are in the world; the camera is four
+// WebGL2: one draw call for edges, one for particles, one for nodes. All positions are in the world; the camera is four
 // uniforms. Nothing here keeps state about particles: a position is fract(phase + speed · age + hash).
 
 import type { Camera, Size } from "./camera";
@@ -174,9 +173,6 @@ void main() {
   color = vec4(mix(health, rimmed, fill), 1.0) * alpha;
 }`;
 
-const MANY_EDGES = 1_500;
-const MANY_EDGES_MS = 900;
-
 export interface Renderer {
   load(geo: Geometry): void;
   update(scene: Scene): void;
@@ -269,50 +265,12 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
   let edgeCount = 0;
   let nodeCount = 0;
 
-  // The edges' picture, and what it was drawn for.
-  const ground = gl.createFramebuffer();
-  const groundPixels = texture(gl);
-  let groundFor = "";
-  let version = 0;
-  let colored = 0;
-
-  const drawGround = (camera: Camera, size: Size, ratio: number, set: (at: number) => void): void => {
-    const [width, height] = [canvas.width, canvas.height];
-    const key = `${version} ${width} ${height} ${camera.x} ${camera.y} ${camera.scale} ${size.width} ${ratio}`;
-    if (key !== groundFor) {
-      groundFor = key;
-      gl.activeTexture(gl.TEXTURE0);
-      gl.bindTexture(gl.TEXTURE_2D, groundPixels);
-      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, width, height, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
-      gl.bindTexture(gl.TEXTURE_2D, points);
-      gl.bindFramebuffer(gl.FRAMEBUFFER, ground);
-      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, groundPixels, 0);
-      gl.viewport(0, 0, width, height);
-      gl.clearColor(...palette.background, 1);
-      gl.clear(gl.COLOR_BUFFER_BIT);
-      if (edgeCount > 0) {
-        set(0);
-        // Strides divide the points evenly: both ends stay where they are.
-        const stride = camera.scale > 0.4 ? 1 : camera.scale > 0.2 ? 3 : 5;
-        gl.uniform1i(uStride, stride);
-        gl.bindVertexArray(edgeArray);
-        gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, ((EDGE_POINTS - 1) / stride + 1) * 2, edgeCount);
-      }
-    }
-    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, ground);
-    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, null);
-    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.NEAREST);
-    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-  };
-
   return {
     budget: 12_000,
     theme(next) {
       palette = next;
-      version += 1;
     },
     load(geo) {
-      version += 1;
       edgeCount = Math.min(geo.view.edges.length, rowsMax);
       nodeCount = geo.view.nodes.length;
       gl.bindTexture(gl.TEXTURE_2D, points);
@@ -322,12 +280,6 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       }
     },
     update(scene) {
-      // Thousands of lines are redrawn for new colours once a second and not four times: nobody reads them faster.
-      const now = performance.now();
-      if (edgeCount <= MANY_EDGES || now - colored > MANY_EDGES_MS) {
-        version += 1;
-        colored = now;
-      }
       if (edgeCount > 0) {
         gl.bindTexture(gl.TEXTURE_2D, rows);
         const used = scene.edges.subarray(0, edgeCount * EDGE_FLOATS);
@@ -355,8 +307,17 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       gl.bindTexture(gl.TEXTURE_2D, rows);
       gl.activeTexture(gl.TEXTURE0);
       gl.bindTexture(gl.TEXTURE_2D, points);
-      drawGround(camera, size, ratio, use);
       gl.viewport(0, 0, canvas.width, canvas.height);
+      gl.clearColor(...palette.background, 1);
+      gl.clear(gl.COLOR_BUFFER_BIT);
+      if (edgeCount > 0) {
+        use(0);
+        // Strides divide the points evenly: both ends stay where they are.
+        const stride = camera.scale > 0.4 ? 1 : camera.scale > 0.2 ? 3 : 5;
+        gl.uniform1i(uStride, stride);
+        gl.bindVertexArray(edgeArray);
+        gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, ((EDGE_POINTS - 1) / stride + 1) * 2, edgeCount);
+      }
       if (edgeCount > 0 && moving) {
         const slots = Math.max(1, Math.min(48, Math.floor(this.budget / edgeCount)));
         use(1);
