@@ -17,7 +17,7 @@ const trim = (value: number): string => {
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 };
 
-export const rate = (perSecond: number): string => `${number(perSecond)}/s`;
+export const rate = (perSecond: number): string => (Number.isFinite(perSecond) ? `${number(perSecond)}/s` : "–");
 
 export function share(value: number): string {
   if (!Number.isFinite(value)) return "–";
