@@ -387,7 +387,7 @@ mod tests {
             &[
                 "shop, ads-lost, forecast against actual",
                 "ads answered fewer: 40% of requests in actual, 50% in forecast",
-                "cart was slower: p50 3ms in actual, 2ms in forecast (+50.0%)",
+                "cart was slower: p50 3.00ms in actual, 2.00ms in forecast (+50.0%)",
                 "within the intervals",
                 "the run knew no distances",
             ],

@@ -60,7 +60,7 @@ pub(crate) struct Whereabouts {
 }
 
 /// All calls of one operation by one caller.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct CallSeen {
     pub(crate) requests: Vec<Requests>,
     pub(crate) attempts: Vec<u64>,
@@ -292,7 +292,10 @@ impl CallSeen {
             attempts: vec![0; GROUPS],
             calls: vec![0; GROUPS],
             at_instance: vec![Requests::default(); GROUPS],
-            ..Self::default()
+            timeouts: 0,
+            breaker_refused: 0,
+            in_zone: 0,
+            placed: 0,
         }
     }
 }
@@ -361,7 +364,7 @@ mod tests {
         let loaded = model::load::load_str(
             r#"isobar: 1
 services:
-  web: {operations: {"GET /": {work: 1ms, calls: [db]}}}
+  web: {operations: {"GET /": {work: 1ms, calls: ['db "GET /rows/{id}"']}}}
   db: {operations: {"GET /rows/{id}": 1ms, "GET /rows/all": 1ms}}
   real: {run: ./real}
 scenarios:
