@@ -138,8 +138,8 @@ fn a_fault_is_seen_measured_and_undone() {
     assert_eq!((report["schema"].as_u64(), report["scenario"].as_str()), (Some(1), Some("ads-lost")));
     assert_eq!((report["source"].as_str(), report["partial"].as_bool()), (Some("run"), Some(false)));
     let service = |name: &str| {
-        let all = report["services"].as_array().into_iter().flatten();
-        all.cloned().find(|it| it["name"] == name).expect("every service is in it")
+        let mut all = report["services"].as_array().into_iter().flatten();
+        all.find(|it| it["name"] == name).cloned().expect("every service is in it")
     };
     let availability =
         |name: &str| service(name)["requests"]["availability"]["value"].as_f64().expect("a number");

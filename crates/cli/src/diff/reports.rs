@@ -281,7 +281,7 @@ fn words(
         }
         let mut table = Table::new(["", "answered", "p50", "p99", "rate", "differs most in"]);
         for row in rows {
-            let cell = |what: What| row.of(what).map_or_else(String::new, |it| both(it));
+            let cell = |what: What| row.of(what).map_or_else(String::new, both);
             let most = row.pairs.iter().max_by(|a, b| a.size().total_cmp(&b.size()));
             let most = most.filter(|it| it.size() > 0.0).map_or_else(String::new, |it| {
                 let sure = if it.certain { "" } else { ", within the intervals" };

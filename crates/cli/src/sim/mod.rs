@@ -312,7 +312,9 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         export_to(kind, path, &forecast, &report, args.epoch)?;
     }
     if args.json {
-        output::print(&format!("{}\n", serde_json::to_string_pretty(&report.to_json())?))?;
+        let mut value = report.to_json();
+        value["distances"] = json!(args.run.here.is_none());
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&value)?))?;
     } else {
         output::print(&words::report(&report, terminal.color_stdout, output::width()))?;
     }
