@@ -9,7 +9,7 @@ use anyhow::Context;
 use control::compile::{Compiler, Topology};
 use model::system::System;
 use proxy::config::{AccessLog, Config, Limits, Timeouts};
-use proxy::{Options, Proxy};
+use proxy::{Level, Options, Proxy};
 use rustix::fs::inotify;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -59,6 +59,10 @@ pub(crate) struct Args {
     /// How long to wait for a peer, as NAME=DURATION; may be given often
     #[arg(long, value_name = "NAME=DURATION", long_help = TIMEOUTS_HELP)]
     timeout: Vec<String>,
+
+    /// How much to say on stderr: error, info (what changes), debug (each failed request)
+    #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = level)]
+    log: Level,
 
     /// Share of the traces that begin here
     #[arg(long, default_value = "100%", value_name = "SHARE")]
@@ -128,6 +132,10 @@ impl FromStr for Admin {
     }
 }
 
+fn level(text: &str) -> Result<Level, String> {
+    Level::of(text).ok_or_else(|| format!("`{text}` is none of error, info, debug"))
+}
+
 pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     let mut base = Config { trace_share: args.traces, ..Config::default() };
     args.limit.iter().try_for_each(|it| set_limit(&mut base.limits, it)).map_err(anyhow::Error::msg)?;
@@ -163,6 +171,7 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
             Admin::None | Admin::Tcp(_) => None,
         },
         exclusive: true,
+        log: args.log,
         ..Options::default()
     };
     let proxy = Proxy::start(read.config.clone(), options).map_err(|error| words_of(&error))?;

@@ -195,6 +195,7 @@ fn it_serves_and_answers_questions_about_itself() {
         ("/config", "# source: p.yaml"),
         ("/config", "connections: 100,"),
         ("/nowhere", "404"),
+        ("/log", "info"),
         ("/drain", "405"),
     ] {
         soon(path, || proxy.ask(path).contains(part));

@@ -441,7 +441,12 @@ impl<'a> Build<'a> {
         callee: ServiceId,
         operation: Option<system::OperationId>,
     ) -> EdgeSettings {
-        let mut settings = self.system.policy(from.caller, callee, operation).settings;
+        let in_force = self.system.policy(from.caller, callee, operation);
+        let mut settings = in_force.settings;
+        if matches!(from.caller, Caller::Gateway(_)) && in_force.set_by.get("connections").is_none() {
+            // What is built in is for one caller among many; a gateway calls for all the world.
+            settings.connections = u32::MAX;
+        }
         let Some(operation) = operation.and_then(|id| self.system.services[callee].operations.get(id)) else {
             return settings;
         };
@@ -582,6 +587,7 @@ impl<'a> Build<'a> {
             endpoints,
             // A loopback that does not answer within this never will; further away the edge's timeout is shorter anyway.
             connect_timeout: Nanos::from_secs(2),
+            queue: service.queue.value,
             health: if service.endpoints.is_empty() { None } else { check_of(service) },
             ..config::Service::http1(&name, &[])
         };

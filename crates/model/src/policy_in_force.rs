@@ -93,6 +93,7 @@ impl System {
                 throttle,
                 priority,
                 connections,
+                hash,
             } = &rule.set;
             let mut places = set_by.places.iter_mut();
             let mut next = || places.next().expect("a place for each key, in the same order");
@@ -108,6 +109,7 @@ impl System {
             apply(throttle, &mut settings.throttle, next());
             apply(priority, &mut settings.priority, next());
             apply(connections, &mut settings.connections, next());
+            apply(hash, &mut settings.hash, next());
         }
         InForce { settings, set_by }
     }

@@ -2,7 +2,7 @@
 //!
 //! Every key is there, also those that nobody set: what is built in governs as well.
 
-use policy::settings::{Balance, Breaker, Budget, Concurrency, EdgeSettings, Eject, Retry, Trip};
+use policy::settings::{Balance, Breaker, Budget, Concurrency, EdgeSettings, Eject, HashOn, Retry, Trip};
 
 /// Each part under the key that the file uses for it, as the file would say it.
 pub fn in_words(settings: &EdgeSettings) -> Vec<(&'static str, String)> {
@@ -43,6 +43,15 @@ pub fn in_words(settings: &EdgeSettings) -> Vec<(&'static str, String)> {
         ),
         ("priority", kebab(&format!("{:?}", settings.priority))),
         ("connections", settings.connections.to_string()),
+        (
+            "hash",
+            match &settings.hash {
+                HashOn::Source => "source".to_owned(),
+                HashOn::Path => "path".to_owned(),
+                HashOn::Header(name) => format!("header {name}"),
+                HashOn::Cookie(name) => format!("cookie {name}"),
+            },
+        ),
     ]
 }
 

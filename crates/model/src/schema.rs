@@ -597,6 +597,13 @@ fn edge() -> Vec<(&'static str, Value)> {
         ("throttle", throttle),
         ("priority", reference("priority")),
         ("connections", said(integer(1, 100_000), "To one instance.")),
+        (
+            "hash",
+            said(
+                pattern("^(source|path|(header|cookie) [^ ]+)$".to_owned()),
+                "What ring-hash and maglev place a request by.",
+            ),
+        ),
     ]);
     vec![("budget", budget), ("rate_limit", rate_limit), ("edge", edge)]
 }

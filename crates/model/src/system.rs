@@ -500,6 +500,7 @@ pub struct EdgeOverrides {
     pub throttle: Option<At<Option<policy::settings::Throttle>>>,
     pub priority: Option<At<Priority>>,
     pub connections: Option<At<u32>>,
+    pub hash: Option<At<policy::settings::HashOn>>,
 }
 
 /// Who calls: a service, or a gateway on behalf of the world.
@@ -524,7 +525,7 @@ pub struct SetBy {
 }
 
 /// The keys of an edge, in the order of [`EdgeOverrides`].
-pub const EDGE_KEYS: [&str; 12] = [
+pub const EDGE_KEYS: [&str; 13] = [
     "timeout",
     "retry",
     "hedge",
@@ -537,6 +538,7 @@ pub const EDGE_KEYS: [&str; 12] = [
     "throttle",
     "priority",
     "connections",
+    "hash",
 ];
 
 impl SetBy {

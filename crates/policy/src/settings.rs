@@ -25,6 +25,22 @@ pub struct EdgeSettings {
     pub priority: Priority,
     /// Connections from one caller instance to one callee instance.
     pub connections: u32,
+    /// What ring hash and Maglev place a request by.
+    pub hash: HashOn,
+}
+
+/// Requests that agree in this go to the same instance, for as long as it is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HashOn {
+    /// The address the request came from.
+    #[default]
+    Source,
+    /// The path, without its query.
+    Path,
+    /// A header's value; a request without it goes anywhere.
+    Header(String),
+    /// A cookie's value; a request without it goes anywhere.
+    Cookie(String),
 }
 
 /// Retries: `attempts` includes the first, as in gRPC and the AWS SDKs.
@@ -248,6 +264,7 @@ impl Default for EdgeSettings {
             throttle: None,
             priority: Priority::Critical,
             connections: 64,
+            hash: HashOn::Source,
         }
     }
 }

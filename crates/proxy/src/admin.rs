@@ -7,16 +7,18 @@
 //! GET  /config                  the running snapshot, its source, its generation and its age
 //! GET  /endpoints               every instance: health, ejection, in flight, latency, and why
 //! GET  /tap[?edge=&status=&path=&count=]   finished requests as JSON lines, as they end
+//! GET  /log                     how much the proxy says on stderr
+//! POST /log?level=              error, info or debug
 //! POST /drain                   finish what is in progress and end
 //! ```
 //! It reads cells and asks workers by message. Requests are small and few; one connection carries one request.
 
 use crate::engine::{Control, Message};
 use crate::http1::{HeadLimits, Method, Progress, RequestHead, parse_request};
-use crate::log::write_json_string;
+use crate::log::{Level, write_json_string};
 use crate::plan::Plan;
 use crate::record::Finished;
-use crate::stats::{Cell, EdgeCells};
+use crate::stats::{ByClass, Cell, EdgeCells};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -132,20 +134,31 @@ async fn answer(control: &Control, mut stream: impl Stream) -> std::io::Result<(
             reply(&mut stream, 200, "application/json", &body).await
         }
         (Method::Get, "/tap") => tap(control, &mut stream, &wants).await,
+        (Method::Get, "/log") => {
+            reply(&mut stream, 200, text, &format!("{}\n", control.voice.level().name())).await
+        }
+        (Method::Post, "/log") => match wants("level").and_then(|it| Level::of(&it)) {
+            Some(level) => {
+                control.voice.set(level);
+                reply(&mut stream, 200, text, &format!("{}\n", level.name())).await
+            }
+            None => reply(&mut stream, 400, text, "?level= is error, info or debug\n").await,
+        },
         (Method::Post, "/drain") => {
             control.drain();
             reply(&mut stream, 202, text, "draining\n").await
         }
         (
             _,
-            "/healthz" | "/readyz" | "/stats" | "/metrics" | "/config" | "/endpoints" | "/tap" | "/drain",
+            "/healthz" | "/readyz" | "/stats" | "/metrics" | "/config" | "/endpoints" | "/tap" | "/log"
+            | "/drain",
         ) => reply(&mut stream, 405, text, "another method is needed\n").await,
         _ => {
             reply(
                 &mut stream,
                 404,
                 text,
-                "try /healthz /readyz /stats /config /endpoints /tap, or POST /drain\n",
+                "try /healthz /readyz /stats /config /endpoints /tap /log, or POST /drain\n",
             )
             .await
         }
@@ -166,7 +179,7 @@ async fn reply(stream: &mut impl Stream, status: u16, kind: &str, body: &str) ->
 /// An edge's counters: name, help, and where they are.
 type Row = (&'static str, &'static str, fn(&EdgeCells) -> &Cell);
 
-const EDGE_COUNTERS: [Row; 17] = [
+const EDGE_COUNTERS: [Row; 18] = [
     ("edge_attempts_total", "Attempts sent to instances.", |it| &it.attempts),
     ("edge_retries_total", "Attempts after the first.", |it| &it.retries),
     ("edge_retries_refused_total", "Retries that the budget or a limit refused.", |it| &it.retries_refused),
@@ -179,6 +192,9 @@ const EDGE_COUNTERS: [Row; 17] = [
     ("edge_breaker_refused_total", "Requests refused by an open breaker.", |it| &it.breaker_refused),
     ("edge_overload_refused_total", "Requests refused because the instance had enough to do.", |it| {
         &it.limit_refused
+    }),
+    ("edge_quota_refused_total", "Requests refused by the edge's own rate, throttle or concurrency.", |it| {
+        &it.quota_refused
     }),
     ("edge_deadline_refused_total", "Requests that came too late.", |it| &it.deadline_refused),
     ("edge_cancelled_total", "Requests whose caller left.", |it| &it.cancelled),
@@ -282,17 +298,41 @@ fn write_prometheus(control: &Control, plan: &Plan, out: &mut String) -> std::fm
     }
     writeln!(
         out,
-        "# HELP isobar_edge_latency_seconds Time to answer, by edge.\n# TYPE isobar_edge_latency_seconds histogram"
+        "# HELP isobar_edge_latency_seconds Time to answer, by edge and class of status.\n# TYPE isobar_edge_latency_seconds histogram"
     )?;
     for edge in plan.edges.iter().flatten() {
-        let latency = merged(edge.cells.all().map(|cells| &cells.latency));
-        if !latency.is_empty() {
-            write_histogram(
-                out,
-                "isobar_edge_latency_seconds",
-                &format!("edge=\"{}\"", escape(&edge.config.name)),
-                &latency,
-            )?;
+        let labels = format!("edge=\"{}\"", escape(&edge.config.name));
+        let cells = edge.cells.all().map(|it| &it.latency);
+        write_by_class(out, "isobar_edge_latency_seconds", &labels, cells)?;
+    }
+    writeln!(
+        out,
+        "# HELP isobar_edge_version_latency_seconds Time to answer, by edge, version and class of status.\n# TYPE isobar_edge_version_latency_seconds histogram"
+    )?;
+    for edge in plan.edges.iter().flatten() {
+        let versions = plan.services.get(edge.service as usize).and_then(Option::as_ref);
+        for (at, version) in versions.map_or(&[][..], |service| &service.versions).iter().enumerate() {
+            if version.is_empty() {
+                continue;
+            }
+            let labels = format!("edge=\"{}\",version=\"{}\"", escape(&edge.config.name), escape(version));
+            let cells = edge.cells.all().filter_map(|it| it.versions.get(at)).map(|it| &it.latency);
+            write_by_class(out, "isobar_edge_version_latency_seconds", &labels, cells)?;
+        }
+    }
+    writeln!(
+        out,
+        "# HELP isobar_route_latency_seconds Time to answer, by route and class of status.\n# TYPE isobar_route_latency_seconds histogram"
+    )?;
+    for listener in &plan.listeners {
+        for route in listener.routes() {
+            let labels = format!(
+                "listener=\"{}\",route=\"{}\"",
+                escape(&listener.config.name),
+                escape(&route.route.name)
+            );
+            let cells = route.cells.all().map(|it| &it.latency);
+            write_by_class(out, "isobar_route_latency_seconds", &labels, cells)?;
         }
     }
     writeln!(
@@ -330,6 +370,21 @@ const BOUNDS_US: [u64; 16] = [
     2_500_000, 5_000_000, 10_000_000,
 ];
 
+fn write_by_class<'c>(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    cells: impl Iterator<Item = &'c ByClass> + Clone,
+) -> std::fmt::Result {
+    for (class, label) in CLASSES.iter().enumerate() {
+        let latency = merged(cells.clone().filter_map(|it| it.of(class)));
+        if !latency.is_empty() {
+            write_histogram(out, name, &format!("{labels},class=\"{label}\""), &latency)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &Histogram) -> std::fmt::Result {
     for bound in BOUNDS_US {
         let at_most = histogram.count_at_most(units::Nanos::from_micros(bound));
@@ -366,7 +421,7 @@ fn json(control: &Control) -> String {
         for (name, _, read) in EDGE_COUNTERS {
             let _ = write!(out, ",\"{name}\":{}", edge.cells.sum(read));
         }
-        let latency = merged(edge.cells.all().map(|cells| &cells.latency));
+        let latency = merged(edge.cells.all().flat_map(|cells| cells.latency.all()));
         for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
             let _ = write!(out, ",\"{name}_us\":{}", latency.quantile(q).unwrap_or_default().0 / 1_000);
         }
@@ -492,7 +547,7 @@ async fn tap(
 }
 
 /// The path is shown without its query: queries carry secrets.
-fn write_event(out: &mut String, event: &Finished, edge: &str) {
+pub(crate) fn write_event(out: &mut String, event: &Finished, edge: &str) {
     let _ = writeln!(
         out,
         "{{\"time_unix_us\":{},\"edge\":{},\"method\":\"{:?}\",\"path\":{},\"status\":{},\"duration_us\":{},\"upstream_us\":{},\

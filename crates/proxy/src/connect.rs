@@ -1,7 +1,7 @@
 //! Getting a connection to an instance: its turn first, then an idle connection, then a new one.
 
 use crate::config::Protocol;
-use crate::edge::{EdgeState, Pick};
+use crate::edge::{EdgeState, NoLane, Pick};
 use crate::serve::Client;
 use crate::socket::Socket;
 use crate::tls::ClientSide;
@@ -53,9 +53,24 @@ pub(crate) async fn connect(
         let late = client.timer.poll(cx).is_ready();
         late || (gone && worker.now().saturating_sub(asked) > HALF_CLOSED_PATIENCE)
     };
-    let priority = edge.settings().priority;
     let cells = edge.cells();
-    let entered = match pick.instance.enter(worker.clock, priority, deadline, left).await {
+    let plan = edge.service.plan.borrow().clone();
+    let lanes_max = edge.settings().connections;
+    // HTTP/2 shares its connections: there a lane would be a stream.
+    if lanes_max < u32::MAX && pick.lane.is_none() && plan.config.protocol != Protocol::Http2 {
+        let limits = &worker.plan().config.limits;
+        let waiting_max = plan.config.queue.max.unwrap_or(u32::MAX).min(limits.pending);
+        let room = (worker.share(lanes_max), worker.share(waiting_max));
+        pick.lane = Some(match edge.lanes.enter(pick.instance.key, room, left).await {
+            Ok(lane) => lane,
+            Err(NoLane::QueueFull) => return Err(NoConnection::Failed(Outcome::Shed)),
+            Err(NoLane::Left) if deadline.has_passed(worker.now()) => {
+                return Err(NoConnection::Failed(Outcome::Shed));
+            }
+            Err(NoLane::Left) => return Err(NoConnection::ClientGone),
+        });
+    }
+    let entered = match pick.instance.enter(worker.clock, pick.priority, deadline, left).await {
         Ok(entered) => entered,
         Err(Refused::By(_)) => return Err(NoConnection::Failed(Outcome::Shed)),
         Err(Refused::Left) if deadline.has_passed(worker.now()) => {
@@ -69,7 +84,6 @@ pub(crate) async fn connect(
     if let Some(connection) = pick.instance.take_idle(now) {
         return Ok(connection);
     }
-    let plan = edge.service.plan.borrow().clone();
     client.timer.set(deadline.instant().min(now + plan.config.connect_timeout));
     let slot = pick.instance.slot();
     let dial = || async {

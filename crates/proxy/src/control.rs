@@ -1,6 +1,7 @@
 //! The control side's thread: admin, health checks, names and memory. Nothing a request waits for.
 
 use crate::engine::{Control, Error, Message};
+use crate::log::Level;
 use crate::upstream::located;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -76,6 +77,7 @@ async fn run(control: Arc<Control>, admin: Option<std::net::TcpListener>, local_
             }
             tokio::task::spawn_local(watch_memory(control.clone()));
             tokio::task::spawn_local(watch_certificates(control.clone()));
+            tokio::task::spawn_local(tell_failures(control.clone()));
             let mut resolver = Resolver::default();
             let mut checks = crate::health::Checks::default();
             while !control.stopped.load(Relaxed) {
@@ -100,6 +102,35 @@ async fn watch_memory(control: Arc<Control>) {
     }
 }
 
+/// While the level says so, tells of each request that failed.
+async fn tell_failures(control: Arc<Control>) {
+    const A_SECOND_MAX: usize = 100;
+    let mut events = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if control.voice.level() < Level::Debug {
+            // Workers stop sending when nobody receives.
+            events = None;
+            continue;
+        }
+        let events = events.get_or_insert_with(|| {
+            let (sender, receiver) = crossbeam_channel::bounded(1_024);
+            for worker in &control.workers {
+                worker.send(Message::Events(sender.clone()));
+            }
+            receiver
+        });
+        let plan = control.plan();
+        let failed = |it: &crate::record::Finished| it.status >= 500 || it.status == 0;
+        for event in events.try_iter().filter(failed).take(A_SECOND_MAX / 5) {
+            let edge = plan.edges.get(event.edge as usize).and_then(Option::as_ref);
+            let mut line = String::new();
+            crate::admin::write_event(&mut line, &event, edge.map_or("", |it| &it.config.name));
+            control.voice.say(Level::Debug, format_args!("{}", line.trim_end()));
+        }
+    }
+}
+
 /// Reads certificates again when their files change.
 async fn watch_certificates(control: Arc<Control>) {
     loop {
@@ -107,8 +138,16 @@ async fn watch_certificates(control: Arc<Control>) {
         let plan = control.plan();
         for listener in &plan.listeners {
             let Some(tls) = &listener.tls else { continue };
-            if let Err(message) = tls.certificates.refresh() {
-                eprintln!("isobar: listener `{}` keeps its certificates: {message}", listener.config.name);
+            let name = &listener.config.name;
+            match tls.certificates.refresh() {
+                Ok(false) => {}
+                Ok(true) => {
+                    control.voice.say(Level::Info, format_args!("listener `{name}` has new certificates"));
+                }
+                Err(message) => {
+                    let words = format_args!("listener `{name}` keeps its certificates: {message}");
+                    control.voice.say(Level::Error, words);
+                }
             }
         }
     }
@@ -157,7 +196,12 @@ impl Resolver {
             let mut due_next = due;
             if due <= now {
                 for (name, port) in names {
-                    changed |= self.resolve(name, port).await;
+                    let resolved = self.resolve(name.clone(), port).await;
+                    if resolved {
+                        let addresses = self.addresses(&name, port);
+                        control.voice.say(Level::Info, format_args!("{name}:{port} is now {addresses:?}"));
+                    }
+                    changed |= resolved;
                 }
                 due_next = now + service.config.dns_refresh.max(Nanos::from_millis(100));
             }

@@ -8,9 +8,13 @@ use policy::{
     Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, Sample, eject,
     settings,
 };
-use std::cell::RefCell;
+use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use units::{Nanos, Rng};
 
 #[derive(Debug)]
@@ -19,6 +23,104 @@ pub(crate) struct EdgeState {
     pub(crate) service: Rc<ServiceState>,
     worker: usize,
     core: RefCell<Core>,
+    pub(crate) lanes: Rc<Lanes>,
+}
+
+/// Connections that an edge has busy, by instance: there are never more than its settings allow, and who finds none
+/// free waits.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    busy: RefCell<SmallVec<[(u64, u32); 4]>>,
+    waiting: Cell<u32>,
+    freed: tokio::sync::Notify,
+}
+
+/// A connection's place; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    lanes: Rc<Lanes>,
+    key: u64,
+}
+
+impl Lanes {
+    fn take(self: &Rc<Self>, key: u64, max: u32) -> Option<Lane> {
+        let mut busy = self.busy.borrow_mut();
+        let at = busy.iter().position(|(it, _)| *it == key).unwrap_or_else(|| {
+            // Instances that are gone leave nothing behind.
+            busy.retain(|(_, count)| *count > 0);
+            busy.push((key, 0));
+            busy.len() - 1
+        });
+        let count = &mut busy[at].1;
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Lane { lanes: self.clone(), key })
+    }
+
+    /// Waits for a place, with at most `waiting_max` others. `None` when it is full or `left` says that nobody waits.
+    pub(crate) async fn enter(
+        self: &Rc<Self>,
+        key: u64,
+        (max, waiting_max): (u32, u32),
+        left: impl Fn(&mut Context<'_>) -> bool,
+    ) -> Result<Lane, NoLane> {
+        loop {
+            if let Some(lane) = self.take(key, max) {
+                return Ok(lane);
+            }
+            if self.waiting.get() >= waiting_max {
+                return Err(NoLane::QueueFull);
+            }
+            let _waiting = Waiting::begin(&self.waiting);
+            let mut freed = pin!(self.freed.notified());
+            let woken = poll_fn(|cx| {
+                if freed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                if left(cx) { Poll::Ready(false) } else { Poll::Pending }
+            });
+            if !woken.await {
+                return Err(NoLane::Left);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoLane {
+    QueueFull,
+    Left,
+}
+
+struct Waiting<'w>(&'w Cell<u32>);
+
+impl<'w> Waiting<'w> {
+    fn begin(count: &'w Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut busy = self.lanes.busy.borrow_mut();
+        if let Some((_, count)) = busy.iter_mut().find(|(key, _)| *key == self.key) {
+            *count -= 1;
+        }
+        drop(busy);
+        if self.lanes.waiting.get() > 0 {
+            // Whose instance it is is not known here; those for whom it is not go on waiting.
+            self.lanes.freed.notify_waiters();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -42,6 +144,9 @@ pub(crate) struct Pick {
     pub(crate) entered: Option<Entered>,
     /// What it took says nothing about how busy the instance is: a stream lasts as long as its ends like.
     pub(crate) is_stream: bool,
+    pub(crate) priority: settings::Priority,
+    /// Its place among the edge's connections, where those are limited.
+    pub(crate) lane: Option<Lane>,
     permit: Option<Permit>,
 }
 
@@ -81,6 +186,7 @@ impl EdgeState {
         before: Option<&Self>,
     ) -> Rc<Self> {
         let settings = &plan.config.settings;
+        let lanes = before.map(|before| before.lanes.clone()).unwrap_or_default();
         let old = before.map(|before| (&before.plan.config.settings, before.core.borrow()));
         let mut core = Core {
             balancer: Balancer::new(settings.balance, settings.locality, home),
@@ -101,7 +207,7 @@ impl EdgeState {
             }
             core.swept_at = old.swept_at;
         }
-        Rc::new(Self { plan, service, worker, core: RefCell::new(core) })
+        Rc::new(Self { plan, service, worker, core: RefCell::new(core), lanes })
     }
 
     #[inline]
@@ -113,7 +219,7 @@ impl EdgeState {
     pub(crate) fn count_version(&self, version: u16, class: usize, duration: Nanos) {
         if let Some(cells) = self.cells().versions.get(usize::from(version)) {
             cells.classes[class].add(1);
-            cells.latency.record(duration);
+            cells.latency.record(class, duration);
         }
     }
 
@@ -177,6 +283,8 @@ impl EdgeState {
                     started: ask.now,
                     entered: None,
                     is_stream: false,
+                    priority: self.settings().priority,
+                    lane: None,
                     permit,
                 })
             }
@@ -202,8 +310,12 @@ impl EdgeState {
         rest: Option<Nanos>,
         now: Nanos,
     ) {
+        pick.lane = None;
         if let Some(entered) = pick.entered.take() {
             entered.finish(now, if pick.is_stream { Sample::Ignored } else { outcome.into() });
+        }
+        if let Some(quota) = &self.plan.quota {
+            quota.attempt_ended(now, pick.priority, outcome);
         }
         let mut core = self.core.borrow_mut();
         if let (Some(breaker), Some(permit)) = (&mut core.breaker, pick.permit) {

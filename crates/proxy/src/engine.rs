@@ -41,6 +41,8 @@ pub struct Options {
     pub admin_socket: Option<std::path::PathBuf>,
     /// Refuse an address that another process listens on, instead of sharing its connections with it.
     pub exclusive: bool,
+    /// How much is said on stderr at first.
+    pub log: log::Level,
     /// Of all random choices. Proxies should differ in it.
     pub seed: u64,
     /// Where finished requests are counted, by edge, operation, version, zones and outcome; nowhere if `None`.
@@ -54,6 +56,7 @@ impl Default for Options {
             admin: None,
             admin_socket: None,
             exclusive: false,
+            log: log::Level::Error,
             seed: u64::from(std::process::id()),
             series: None,
         }
@@ -163,6 +166,7 @@ pub(crate) struct Control {
     /// Told when the plan changes, so that health checks and names are looked at again.
     pub(crate) changed: tokio::sync::Notify,
     pub(crate) health: crate::health::Board,
+    pub(crate) voice: log::Voice,
     exclusive: bool,
 }
 
@@ -249,6 +253,7 @@ impl Proxy {
             stopped: AtomicBool::new(false),
             changed: tokio::sync::Notify::new(),
             health: crate::health::Board::default(),
+            voice: log::Voice::new(options.log),
             exclusive: options.exclusive,
         });
         let (thread, admin) = crate::control::start(control.clone(), options.admin, options.admin_socket)?;

@@ -7,6 +7,7 @@ use crate::http1::{Framing, Kind, Line, RequestHead, ResponseHead};
 use crate::identity::{Trace, write_decimal, write_grpc_timeout};
 use crate::plan::RoutePlan;
 use policy::Deadline;
+use policy::settings::Priority;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use units::Nanos;
@@ -24,6 +25,7 @@ pub(crate) struct Passport<'a> {
     pub(crate) span: u64,
     pub(crate) deadline: Deadline,
     pub(crate) attempt: u8,
+    pub(crate) priority: Priority,
     /// Our name in `Via`.
     pub(crate) via: &'a str,
 }
@@ -134,10 +136,11 @@ pub(crate) fn write_request(
         | Kind::Deadline
         | Kind::EnvoyTimeout
         | Kind::Attempt
+        | Kind::Priority
         | Kind::XForwardedFor => false,
         Kind::GrpcTimeout => passport.deadline.is_never(),
         Kind::XForwardedProto | Kind::XForwardedHost | Kind::Forwarded => trusted,
-        Kind::Version | Kind::Priority | Kind::EnvoyFault => trusted,
+        Kind::Version | Kind::EnvoyFault => trusted,
         Kind::Expect => request.expects_continue,
         kind => !kind.is_hop_by_hop(),
     };
@@ -196,6 +199,11 @@ pub(crate) fn write_request(
     }
     passport.trace.write(passport.span, out);
     write_deadline(request, passport, now, out);
+    if passport.priority != Priority::default() {
+        let words = crate::exchange::call::PRIORITIES;
+        let word = words.iter().find(|(_, it)| *it == passport.priority).map_or("", |(word, _)| word);
+        header(out, "isobar-priority", word.as_bytes());
+    }
     if passport.attempt > 0 {
         out.extend_from_slice(b"isobar-attempt: ");
         write_decimal(u64::from(passport.attempt), out);
@@ -361,14 +369,13 @@ impl Own<'_> {
         let head_end = out.len();
         self.write_body(out);
         let body_len = out.len() - head_end;
-        let mut length = *b"content-length: 0000\r\n\r\n";
-        for (at, divisor) in [(16, 1_000), (17, 100), (18, 10), (19, 1)] {
-            length[at] = b'0' + (body_len / divisor % 10) as u8;
-        }
-        out.extend_from_slice(&length);
-        out[head_end..].rotate_right(length.len());
+        out.extend_from_slice(b"content-length: ");
+        write_decimal(body_len as u64, out);
+        out.extend_from_slice(b"\r\n\r\n");
+        let length = out.len() - head_end - body_len;
+        out[head_end..].rotate_right(length);
         if !self.with_body {
-            out.truncate(head_end + length.len());
+            out.truncate(head_end + length);
         }
         debug_assert!(out.len() > start);
     }

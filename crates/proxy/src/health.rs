@@ -6,6 +6,7 @@ use crate::config::{HealthCheck, HealthKind};
 use crate::control::Resolver;
 use crate::engine::{Control, Message};
 use crate::http1::{HeadLimits, Method, Progress, ResponseHead, parse_response};
+use crate::log::Level;
 use crate::upstream::located;
 use hashbrown::HashMap;
 use policy::health::{Answer, Check, Checker};
@@ -103,6 +104,16 @@ async fn watch(control: Arc<Control>, key: (u32, SocketAddr), check: HealthCheck
         let changed = checker.on_answer(&rule, answer);
         let passing = checker.check() == Check::Passing;
         control.health.set(key, passing, why);
+        if changed.is_some() {
+            let place = control
+                .plan()
+                .services
+                .get(key.0 as usize)
+                .and_then(Option::as_ref)
+                .map(|it| it.config.name.clone());
+            let (place, now) = (place.unwrap_or_default(), if passing { "healthy" } else { "unhealthy" });
+            control.voice.say(Level::Info, format_args!("{} of `{place}` is {now}: {why}", key.1));
+        }
         // After a reload workers may have begun anew with what they know of a service.
         let generation = control.plan().generation;
         if changed.is_some() || generation != told_generation {

@@ -11,12 +11,13 @@
 //! http1      bytes to heads and bodies, without I/O       upstream   instances, their gates and their connections
 //! h2         streams as HTTP/1 messages on a `pipe`    tls        certificates and handshakes
 //! router     host and path to route                       tunnel     bytes both ways
+//! quota      limits of a caller as a whole
 //! ```
 //! **Invariant:** knows no file and no model. `control` compiles those into a [`config::Config`].
 //! **Invariant:** decides nothing about load: balancing, retries, budgets, breakers, ejection, admission and limits are
 //! the policy crate's, the very code that the simulator runs. Here are the sockets and the clock.
-//! **Invariant:** nothing is shared between workers on a request's way, nothing is locked, and a keep-alive HTTP/1
-//! request allocates nothing once its connection is warm.
+//! **Invariant:** nothing is shared between workers on a request's way and nothing is locked, but for limits that a file
+//! states for a caller as a whole (`quota`); and a keep-alive HTTP/1 request allocates nothing once its connection is warm.
 
 mod access;
 mod admin;
@@ -41,6 +42,7 @@ mod mirror;
 pub mod observe;
 mod pipe;
 mod plan;
+mod quota;
 pub mod record;
 mod router;
 mod series;
@@ -57,3 +59,4 @@ mod worker;
 
 pub use engine::{Error, Options, Proxy};
 pub use limits::worker_count;
+pub use log::Level;

@@ -5,6 +5,54 @@
 
 use crate::stats::WorkerCells;
 use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// How much the control side says on stderr about what it does. It can be changed while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    #[default]
+    Error,
+    /// And what changes: health, names, certificates.
+    Info,
+    /// And each request that failed, up to a hundred a second.
+    Debug,
+}
+
+const LEVELS: [(Level, &str); 3] = [(Level::Error, "error"), (Level::Info, "info"), (Level::Debug, "debug")];
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        LEVELS[self as usize].1
+    }
+
+    pub fn of(name: &str) -> Option<Self> {
+        LEVELS.iter().find(|(_, it)| *it == name).map(|(level, _)| *level)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Voice(AtomicU8);
+
+impl Voice {
+    pub(crate) fn new(level: Level) -> Self {
+        Self(AtomicU8::new(level as u8))
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        LEVELS.get(usize::from(self.0.load(Relaxed))).map_or(Level::Error, |(level, _)| *level)
+    }
+
+    pub(crate) fn set(&self, level: Level) {
+        self.0.store(level as u8, Relaxed);
+    }
+
+    pub(crate) fn say(&self, level: Level, words: std::fmt::Arguments<'_>) {
+        if level <= self.level() {
+            // Nobody is left to tell when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "isobar: {words}");
+        }
+    }
+}
 
 /// Lines are handed over in batches of about this many bytes.
 const BATCH_BYTES: usize = 32 << 10;

@@ -103,14 +103,14 @@ impl Observer {
                 VersionReading {
                     name: name.clone(),
                     classes: std::array::from_fn(|class| cells().map(|it| it.classes[class].get()).sum()),
-                    latency: merged(cells().map(|it| &it.latency)),
+                    latency: merged(cells().flat_map(|it| it.latency.all())),
                 }
             });
             EdgeReading {
                 edge: edge.config.clone(),
                 classes: std::array::from_fn(|class| edge.cells.sum(|it| &it.classes[class])),
                 retries: edge.cells.sum(|it| &it.retries),
-                latency: merged(edge.cells.all().map(|it| &it.latency)),
+                latency: merged(edge.cells.all().flat_map(|it| it.latency.all())),
                 // A single version is the edge itself; reading it again would only cost.
                 versions: if names.len() > 1 { versions.collect() } else { Vec::new() },
             }

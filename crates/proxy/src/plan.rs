@@ -5,6 +5,7 @@
 //! exist. Routers are persistent: changing a route of five thousand copies a few nodes.
 
 use crate::config::{self, Action, Config, Listener, Route, ValueMatch};
+use crate::quota::{Quota, RouteRate};
 use crate::router::{Condition, Entry, Router, Source};
 use crate::stats::{EdgeCells, PerWorker, RouteCells, VersionCells};
 use crate::tls::{ClientSide, ServerSide};
@@ -60,6 +61,7 @@ pub(crate) struct RoutePlan {
     pub(crate) edits_request: bool,
     pub(crate) edits_response: bool,
     pub(crate) cells: Arc<PerWorker<RouteCells>>,
+    pub(crate) rate: Option<Arc<RouteRate>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +77,7 @@ pub(crate) struct EdgePlan {
     pub(crate) slot: u32,
     pub(crate) service: u32,
     pub(crate) cells: Arc<PerWorker<EdgeCells>>,
+    pub(crate) quota: Option<Arc<Quota>>,
 }
 
 #[derive(Debug)]
@@ -214,7 +217,10 @@ impl Planner {
                                 ..EdgeCells::default()
                             }))
                         });
-                    Arc::new(EdgePlan { config: edge.clone(), slot, service, cells })
+                    let quota = before
+                        .filter(|plan| Quota::still_fits(&plan.config.settings, &edge.settings))
+                        .map_or_else(|| Quota::new(&edge.settings), |plan| plan.quota.clone());
+                    Arc::new(EdgePlan { config: edge.clone(), slot, service, cells, quota })
                 }
             };
             slots[slot as usize] = Some(plan);
@@ -266,6 +272,9 @@ impl Planner {
                 continue;
             }
             let cells = before.map(|(_, entry)| entry.item.cells.clone());
+            let rate = before
+                .filter(|(before, _)| before.rate_limit == route.rate_limit)
+                .map_or_else(|| route.rate_limit.map(RouteRate::new), |(_, entry)| entry.item.rate.clone());
             if let Some((before_route, entry)) = before {
                 router.remove(&before_route.matches, entry);
             }
@@ -276,7 +285,7 @@ impl Planner {
                 None => 0,
             };
             filed_last = Some(order);
-            let plan = self.route(route, cells);
+            let plan = self.route(route, cells, rate);
             if let Some(entry) = Entry::new(order, &route.matches, plan) {
                 router.insert(&route.matches, &entry);
                 routes.push((route.clone(), entry));
@@ -325,7 +334,12 @@ impl Planner {
             .collect()
     }
 
-    fn route(&self, route: &Arc<Route>, cells: Option<Arc<PerWorker<RouteCells>>>) -> RoutePlan {
+    fn route(
+        &self,
+        route: &Arc<Route>,
+        cells: Option<Arc<PerWorker<RouteCells>>>,
+        rate: Option<Arc<RouteRate>>,
+    ) -> RoutePlan {
         let targets = self.targets(route);
         let path_regex = match &route.rewrite.path {
             Some(config::PathEdit::Regex { pattern, .. }) => Regex::new(pattern).ok(),
@@ -348,6 +362,7 @@ impl Planner {
             edits_request: edits(&route.rewrite.request),
             edits_response: edits(&route.rewrite.response),
             cells: cells.unwrap_or_else(|| Arc::new(PerWorker::new(self.workers, RouteCells::default))),
+            rate,
             route: route.clone(),
         }
     }

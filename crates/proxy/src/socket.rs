@@ -139,6 +139,29 @@ impl Socket {
         }
     }
 
+    /// After an end without a reply: whether what we wrote last is known to have reached nobody.
+    ///
+    /// A peer whose socket was closed when our bytes arrived resets the connection, and a reset that follows an end shows
+    /// as a broken pipe. A peer that had taken the bytes in, read or not, does not answer in this way. It takes one round
+    /// trip for the reset to arrive; without one in this time nothing is known.
+    pub(crate) async fn reached_nobody(&self) -> bool {
+        const LOOKS: u32 = 10;
+        const BETWEEN: std::time::Duration = std::time::Duration::from_millis(2);
+        for look in 0..LOOKS {
+            let error = match self {
+                Self::Plain(stream) => stream.borrow().take_error(),
+                Self::Tls(stream) => stream.borrow().get_ref().0.take_error(),
+                Self::Pipe(_) | Self::Stream(_) | Self::Closed => return false,
+            };
+            match error {
+                Ok(Some(error)) => return error.kind() == io::ErrorKind::BrokenPipe,
+                Ok(None) if look + 1 < LOOKS => tokio::time::sleep(BETWEEN).await,
+                Ok(None) | Err(_) => {}
+            }
+        }
+        false
+    }
+
     /// Closing will reset the connection instead of ending it.
     pub(crate) fn reset_on_close(&self) {
         match self {
@@ -153,5 +176,48 @@ impl Socket {
             Self::Stream(stream) => stream.reset(crate::h2::Reason::INTERNAL_ERROR),
             Self::Closed => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::Read;
+
+    /// A request written to a peer that does `first`, and what is known of it after the connection's end.
+    fn check(first: impl FnOnce(std::net::TcpStream) + Send + 'static, before_write: bool, expected: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let socket = Socket::plain(TcpStream::connect(address).await.expect("it listens"));
+            let peer = listener.accept().expect("somebody came").0;
+            let mut first = Some(move || first(peer));
+            if before_write && let Some(first) = first.take() {
+                first();
+            }
+            let wrote = poll_fn(|cx| socket.poll_write(cx, b"POST / HTTP/1.1\r\n\r\n")).await;
+            assert!(wrote.is_ok_and(|wrote| wrote > 0));
+            if let Some(first) = first.take() {
+                tokio::task::spawn_blocking(first).await.expect("it ends");
+            }
+            let mut piece = [0; 16];
+            let _ = poll_fn(|cx| socket.poll_read(cx, &mut piece)).await;
+            assert_eq!(socket.reached_nobody().await, expected);
+        });
+    }
+
+    #[test]
+    fn bytes_that_came_too_late_reached_nobody() {
+        check(drop, true, true);
+        // Read and then closed: it may have been done.
+        let read = |mut peer: std::net::TcpStream| {
+            let mut piece = [0; 64];
+            let _ = peer.read(&mut piece);
+        };
+        check(read, false, false);
+        // Closed with the bytes unread: perhaps some of them had been read.
+        check(drop, false, false);
     }
 }

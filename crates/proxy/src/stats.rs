@@ -86,6 +86,26 @@ pub(crate) fn class_of(status: u16) -> usize {
     usize::from(status / 100).min(5)
 }
 
+/// A histogram for each class of status. Each appears when it is first needed: of five thousand routes few answer 3xx.
+#[derive(Debug, Default)]
+pub(crate) struct ByClass([OnceLock<Box<HistogramCells>>; 6]);
+
+impl ByClass {
+    #[inline]
+    pub(crate) fn record(&self, class: usize, value: Nanos) {
+        self.0[class].get_or_init(Box::default).record(value);
+    }
+
+    /// Of one class; `None` if there was no such answer.
+    pub(crate) fn of(&self, class: usize) -> Option<&HistogramCells> {
+        self.0[class].get().map(|cells| &**cells)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &HistogramCells> {
+        self.0.iter().filter_map(OnceLock::get).map(|cells| &**cells)
+    }
+}
+
 /// What one worker counted for one route. Padded, so that two workers never write to one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -93,6 +113,7 @@ pub(crate) struct RouteCells {
     pub(crate) classes: Classes,
     pub(crate) faults: Cell,
     pub(crate) limited: Cell,
+    pub(crate) latency: ByClass,
 }
 
 /// What one worker counted for one edge.
@@ -112,6 +133,7 @@ pub(crate) struct EdgeCells {
     pub(crate) no_endpoint: Cell,
     pub(crate) breaker_refused: Cell,
     pub(crate) limit_refused: Cell,
+    pub(crate) quota_refused: Cell,
     pub(crate) deadline_refused: Cell,
     pub(crate) cancelled: Cell,
     pub(crate) mirrored: Cell,
@@ -119,7 +141,7 @@ pub(crate) struct EdgeCells {
     pub(crate) connections_made: Cell,
     pub(crate) request_bytes: Cell,
     pub(crate) response_bytes: Cell,
-    pub(crate) latency: HistogramCells,
+    pub(crate) latency: ByClass,
     /// One for each version of the service, in the plan's order.
     pub(crate) versions: Box<[VersionCells]>,
 }
@@ -127,7 +149,7 @@ pub(crate) struct EdgeCells {
 #[derive(Debug, Default)]
 pub(crate) struct VersionCells {
     pub(crate) classes: Classes,
-    pub(crate) latency: HistogramCells,
+    pub(crate) latency: ByClass,
 }
 
 /// Everything about a worker that belongs to no route.
@@ -275,7 +297,7 @@ impl<T> PerWorker<T> {
         &self.0[worker]
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> + Clone {
         self.0.iter()
     }
 

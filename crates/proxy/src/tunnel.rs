@@ -133,6 +133,8 @@ pub(crate) async fn upgraded(
     let worker = run.worker.clone();
     worker.cells.upgrades.add(1);
     pick.is_stream = true;
+    // A tunnel lasts as long as its ends like, and would keep others out for as long.
+    pick.lane = None;
     run.reply.clear();
     let date = || worker.date.get(worker.clock.unix(worker.now()));
     write_response(&run.response, run.upb.filled(), route, (1, true), date, BodyOut::Plain, &mut run.reply);
@@ -244,7 +246,7 @@ pub(crate) async fn tcp(client: Client) {
     cells.request_bytes.add(out);
     cells.response_bytes.add(back);
     cells.classes[if clean { 2 } else { 0 }].add(1);
-    cells.latency.record(now.saturating_sub(connected));
+    cells.latency.record(if clean { 2 } else { 0 }, now.saturating_sub(connected));
     if let Some(series) = worker.series.borrow_mut().as_mut() {
         let ended = Ended {
             generation: worker.plan().generation,

@@ -402,9 +402,14 @@ impl Drop for Connection {
 
 /// Places of an instance's name in rings and tables: the same in every worker and every proxy.
 pub(crate) fn stable_key(name: &str) -> u64 {
+    stable_hash(name.as_bytes())
+}
+
+/// The same everywhere and for ever: requests must meet at one instance whichever proxy they come through.
+pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     // FNV-1a, finished with one round of splitmix64 because the balancer wants all bits to count.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^ (mixed >> 31)

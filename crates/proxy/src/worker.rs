@@ -50,8 +50,6 @@ pub(crate) struct Worker {
     /// The generation this worker runs, for whoever waits for a reload to take effect.
     applied: Arc<AtomicU64>,
     pub(crate) pressure: Arc<AtomicU64>,
-    /// Routes' rate limits, by the address of the route's cells, which outlive a reload.
-    rates: RefCell<HashMap<usize, policy::RateLimit, foldhash::fast::FixedState>>,
     pub(crate) log: RefCell<crate::log::Batch>,
     pub(crate) events: RefCell<Vec<crossbeam_channel::Sender<Finished>>>,
     /// Where this worker counts, if somebody asked for series.
@@ -111,7 +109,6 @@ impl Worker {
             retries: Cell::new(0),
             applied,
             pressure,
-            rates: RefCell::default(),
             log: RefCell::new(log),
             events: RefCell::default(),
             series: RefCell::new(series.map(crate::series::Series::new)),
@@ -131,24 +128,6 @@ impl Worker {
     /// A limit of the whole proxy as this worker's part of it.
     pub(crate) fn share(&self, whole: u32) -> u32 {
         whole.div_ceil(self.workers as u32)
-    }
-
-    /// One more request for a route with a limit; each worker lets its share through.
-    pub(crate) fn allow_rate(
-        &self,
-        route: &crate::plan::RoutePlan,
-        limit: &policy::settings::RateLimit,
-        now: Nanos,
-    ) -> bool {
-        let key = Arc::as_ptr(&route.cells) as usize;
-        let mut rates = self.rates.borrow_mut();
-        let rate = rates.entry(key).or_insert_with(|| {
-            policy::RateLimit::new(policy::settings::RateLimit {
-                rate: units::Rate::from_per_second(limit.rate.per_second() / self.workers as f64),
-                burst: limit.burst.div_ceil(self.workers as u32),
-            })
-        });
-        rate.take(now, 1).is_ok()
     }
 
     /// Counts a retry that waits or runs, until the guard is dropped.
@@ -225,7 +204,14 @@ impl Worker {
         *self.plan.borrow_mut() = plan.clone();
         for slot in &changes.services {
             self.located.borrow_mut().remove(slot);
-            self.unhealthy.borrow_mut().retain(|(service, _), ()| service != slot);
+            // What the health checks said stays true while the same service is checked, whoever else came or went.
+            let checked = plan.services.get(*slot as usize).cloned().flatten();
+            let before = self.services.borrow().get(*slot as usize).cloned().flatten();
+            let same = matches!((&checked, before), (Some(new), Some(old))
+                if new.config.health.is_some() && new.config.name == old.plan.borrow().config.name);
+            if !same {
+                self.unhealthy.borrow_mut().retain(|(service, _), ()| service != slot);
+            }
             let state = self.services.borrow().get(*slot as usize).cloned().flatten();
             let Some(state) = state else { continue };
             match plan.services.get(*slot as usize).cloned().flatten() {
@@ -250,8 +236,6 @@ impl Worker {
             });
             put(&mut self.edges.borrow_mut(), *slot, state);
         }
-        // Buckets start full again: their keys are addresses, which a route that went may have given back.
-        self.rates.borrow_mut().clear();
         self.cells.reloads.add(1);
         self.applied.store(plan.generation, Relaxed);
     }

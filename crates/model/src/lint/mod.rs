@@ -289,6 +289,7 @@ fn setting_spans(set: &EdgeOverrides) -> impl Iterator<Item = Span> {
         throttle,
         priority,
         connections,
+        hash,
     } = set;
     [
         timeout.as_ref().map(|it| it.span),
@@ -303,6 +304,7 @@ fn setting_spans(set: &EdgeOverrides) -> impl Iterator<Item = Span> {
         throttle.as_ref().map(|it| it.span),
         priority.as_ref().map(|it| it.span),
         connections.as_ref().map(|it| it.span),
+        hash.as_ref().map(|it| it.span),
     ]
     .into_iter()
     .flatten()

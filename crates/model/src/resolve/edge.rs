@@ -9,8 +9,8 @@ use crate::span::{At, Span};
 use crate::system::{Caller, EdgeOverrides, EdgeRule, Edges, GatewayId, OperationId, ServiceId};
 use crate::text::{Entry, Node};
 use policy::settings::{
-    Backoff, Balance, BalanceKind, Breaker, Budget, Concurrency, Deviation, Eject, FailureShare, Hedge,
-    Jitter, Locality, RateLimit, Retry, RetryOn, Throttle, Trip,
+    Backoff, Balance, BalanceKind, Breaker, Budget, Concurrency, Deviation, Eject, FailureShare, HashOn,
+    Hedge, Jitter, Locality, RateLimit, Retry, RetryOn, Throttle, Trip,
 };
 use std::collections::HashMap;
 use units::{Nanos, Percent, Rate};
@@ -115,6 +115,7 @@ impl<'n> Resolver<'n, '_> {
             throttle: f.get("throttle").and_then(|it| self.or_none(it, Self::throttle)),
             priority: f.get("priority").and_then(|it| self.choice(it, "a priority", &PRIORITIES)),
             connections: f.get("connections").and_then(|it| self.count(it, "`connections`", 1..=100_000)),
+            hash: f.get("hash").and_then(|it| self.hash(it)),
         };
         f.finish(self);
         Some(set)
@@ -380,6 +381,27 @@ impl<'n> Resolver<'n, '_> {
         balance.slow_start = slow_start.map_or(balance.slow_start, |it| it.value);
         balance.panic = panic.map_or(balance.panic, |it| it.value);
         Some(At::new(balance, node.span))
+    }
+
+    /// `source`, `path`, `header NAME` or `cookie NAME`.
+    fn hash(&mut self, node: &'n Node) -> Option<At<HashOn>> {
+        let text = self.text(node, "what to hash")?;
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it))
+        };
+        let hash = match text.value.split_once(' ') {
+            None if text.value == "source" => HashOn::Source,
+            None if text.value == "path" => HashOn::Path,
+            Some(("header", name)) if is_name(name) => HashOn::Header(name.to_ascii_lowercase()),
+            Some(("cookie", name)) if is_name(name) => HashOn::Cookie(name.to_owned()),
+            _ => {
+                let forms = ["source", "path", "header NAME", "cookie NAME"];
+                self.not_a_choice(text.value, text.span, "what to hash", forms.into_iter());
+                return None;
+            }
+        };
+        Some(At::new(hash, text.span))
     }
 
     fn concurrency(&mut self, node: &'n Node) -> Option<At<Concurrency>> {

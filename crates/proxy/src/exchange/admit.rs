@@ -8,6 +8,7 @@ use crate::config::{AbortKind, Fault};
 use crate::edge::EdgeState;
 use crate::http1::{Framing, Kind, Refusal, decimal, tokens};
 use crate::plan::{RoutePlan, TargetPlan};
+use crate::quota::retry_after;
 use crate::worker::Worker;
 use std::rc::Rc;
 use units::{Nanos, Percent};
@@ -30,11 +31,14 @@ pub(crate) fn refusal(
         worker.cells.refused(Refusal::BodyTooLong);
         return Some(Answer::new(413, Refusal::BodyTooLong.name(), ""));
     }
-    if let Some(limit) = &route.route.rate_limit
-        && !worker.allow_rate(route, limit, call.started)
+    if let Some(rate) = &route.rate
+        && let Err(wait) = rate.take(call.started)
     {
         route.cells.of(worker.index).limited.add(1);
-        return Some(Answer { retry_after_secs: Some(1), ..Answer::new(429, "rate-limited", "") });
+        return Some(Answer {
+            retry_after_secs: Some(retry_after(wait)),
+            ..Answer::new(429, "rate-limited", "")
+        });
     }
     None
 }

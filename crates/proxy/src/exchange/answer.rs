@@ -52,6 +52,11 @@ pub(crate) fn failed_answer<'e>(outcome: Outcome, edge: &'e EdgeState) -> Answer
             edge.cells().limit_refused.add(1);
             Answer { retry_after_secs: Some(1), ..Answer::new(503, "overloaded", edge.name()) }
         }
+        // A request that may be done twice was sent again. This one may have been done, and its client must know.
+        Outcome::Stale => Answer {
+            detail: "the connection ended after the request was sent; it may have been processed",
+            ..Answer::new(502, "possibly-processed", edge.name())
+        },
         _ => Answer::new(502, "connection-lost", edge.name()),
     }
 }

@@ -3,18 +3,23 @@
 //! Nothing here touches a socket: a call that came as an HTTP/2 stream is begun, bounded in time and concluded by the
 //! same functions as one that came over HTTP/1.
 
-use crate::edge::EdgeState;
-use crate::edge::Pick;
+use super::answer::Answer;
+use crate::edge::{EdgeState, Pick};
 use crate::heads::Passport;
 use crate::http1::{Kind, RequestHead};
 use crate::identity::{Trace, is_sane_id, new_request_id, time_left};
 use crate::plan::RoutePlan;
+use crate::quota::{Admission, Full, retry_after};
 use crate::record::{Counted, Finished, PATH_BYTES, Try};
+use crate::router::find_pair;
 use crate::series::Ended;
 use crate::stats::class_of;
+use crate::upstream::stable_hash;
 use crate::worker::{Door, Worker};
+use policy::settings::{BalanceKind, HashOn, Priority};
 use policy::{Deadline, Outcome};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use units::Nanos;
@@ -63,6 +68,10 @@ pub(crate) struct Call {
     pub(crate) response_bytes: u64,
     /// The share of the response's bandwidth, if a fault limits it.
     pub(crate) bytes_per_second: Option<u64>,
+    /// How unwillingly it is dropped; its next hop is told.
+    pub(crate) priority: Priority,
+    /// Its place among the calls that the edge allows at once; given back when it ends.
+    admission: RefCell<Option<Admission>>,
 }
 
 impl Call {
@@ -93,11 +102,25 @@ impl Call {
             request_bytes: 0,
             response_bytes: 0,
             bytes_per_second: None,
+            priority: stated_priority(asked).unwrap_or_default(),
+            admission: RefCell::new(None),
         }
     }
 
-    /// The call takes this edge: its time-out holds from here on.
-    pub(crate) fn take_edge(&mut self, worker: &Worker, edge: &EdgeState) {
+    /// The call takes this edge: its time-out and its limits hold from here on. The answer is for a call that may not.
+    pub(crate) fn take_edge<'e>(
+        &mut self,
+        worker: &Worker,
+        asked: Asked<'_>,
+        edge: &'e EdgeState,
+    ) -> Result<(), Answer<'e>> {
+        // What enters has the edge's priority; what says its own is lowered by an edge and never raised.
+        let edges = edge.settings().priority;
+        self.priority = match stated_priority(asked) {
+            None => edges,
+            Some(stated) if edges == Priority::default() => stated,
+            Some(stated) => stated.min(edges),
+        };
         if let Some(timeout) = edge.settings().timeout {
             self.deadline = self.deadline.tighten(self.started, timeout);
             self.strict = true;
@@ -105,6 +128,33 @@ impl Call {
             self.deadline = Deadline::within(self.started, worker.plan().config.timeouts.request);
         }
         edge.on_request(self.started);
+        if self.deadline.has_passed(self.started) {
+            edge.cells().deadline_refused.add(1);
+            return Err(Answer::new(504, "deadline-passed", edge.name()));
+        }
+        if let Some(quota) = &edge.plan.quota {
+            let entered = quota.enter(self.started, self.priority, &mut worker.rng.borrow_mut());
+            match entered {
+                Ok(admission) => *self.admission.borrow_mut() = Some(admission),
+                Err(full) => {
+                    edge.cells().quota_refused.add(1);
+                    return Err(match full {
+                        Full::Rate(wait) => Answer {
+                            retry_after_secs: Some(retry_after(wait)),
+                            ..Answer::new(429, "rate-limited", edge.name())
+                        },
+                        Full::Throttled => {
+                            Answer { retry_after_secs: Some(1), ..Answer::new(503, "throttled", edge.name()) }
+                        }
+                        Full::Concurrency => Answer {
+                            retry_after_secs: Some(1),
+                            ..Answer::new(503, "concurrency-limit", edge.name())
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Another attempt begins.
@@ -162,6 +212,7 @@ impl Call {
             span,
             deadline,
             attempt,
+            priority: self.priority,
             via,
         }
     }
@@ -178,13 +229,25 @@ impl Call {
     ) {
         let duration = worker.now().saturating_sub(self.started);
         let class = class_of(status);
+        let admission = self.admission.borrow_mut().take();
+        if let Some(admission) = admission {
+            let outcome = match (error, status) {
+                ("client-gone", _) => Outcome::Cancelled,
+                ("reply-cut-short", _) => Outcome::Reset,
+                ("timeout", _) => Outcome::Timeout,
+                (_, status) => Outcome::Status(status),
+            };
+            admission.finish(worker.now(), outcome, &mut worker.rng.borrow_mut());
+        }
         if let Some(route) = route {
-            route.cells.of(worker.index).classes[class].add(1);
+            let cells = route.cells.of(worker.index);
+            cells.classes[class].add(1);
+            cells.latency.record(class, duration);
         }
         if let Some((edge, _)) = edge {
             let cells = edge.cells();
             cells.classes[class].add(1);
-            cells.latency.record(duration);
+            cells.latency.record(class, duration);
             cells.response_bytes.add(self.response_bytes);
             cells.request_bytes.add(self.request_bytes);
             if let Some((_, version)) = self.instance {
@@ -287,3 +350,34 @@ impl Call {
         Some(series.count(edge, slot, &ended))
     }
 }
+
+/// What ring hash and Maglev place the request by, as the edge says; `None` where nothing is said or nothing is needed.
+pub(crate) fn hash_of(edge: &EdgeState, asked: Asked<'_>) -> Option<u64> {
+    let settings = edge.settings();
+    if !matches!(settings.balance.kind, BalanceKind::RingHash | BalanceKind::Maglev) {
+        return None;
+    }
+    Some(match &settings.hash {
+        HashOn::Source => match asked.peer.ip() {
+            std::net::IpAddr::V4(address) => stable_hash(&address.octets()),
+            std::net::IpAddr::V6(address) => stable_hash(&address.octets()),
+        },
+        HashOn::Path => stable_hash(asked.head.path(asked.buffer)),
+        HashOn::Header(name) => stable_hash(asked.head.find_name(name, asked.buffer)?),
+        HashOn::Cookie(name) => stable_hash(find_pair(asked.find(Kind::Cookie)?, b';', name)?),
+    })
+}
+
+/// What a trusted caller says of its request's priority. A word we do not know says nothing.
+fn stated_priority(asked: Asked<'_>) -> Option<Priority> {
+    let said = asked.find(Kind::Priority).filter(|_| asked.is_trusted())?;
+    PRIORITIES.iter().find(|(word, _)| said.eq_ignore_ascii_case(word.as_bytes())).map(|(_, it)| *it)
+}
+
+/// The words of `isobar-priority`.
+pub(crate) const PRIORITIES: [(&str, Priority); 4] = [
+    ("sheddable", Priority::Sheddable),
+    ("sheddable-plus", Priority::SheddablePlus),
+    ("critical", Priority::Critical),
+    ("critical-plus", Priority::CriticalPlus),
+];

@@ -70,7 +70,8 @@ impl Run {
         let door = client.door.plan();
         let max = worker.plan().config.limits.requests_per_connection;
         let last = max.is_some_and(|max| client.served >= max);
-        let keep_alive = self.request.keep_alive && !last && !client.half_closed;
+        // A client that ended its side may have sent more requests before: they are served, and then there are no more.
+        let keep_alive = self.request.keep_alive && !last;
         let mut call = Call::identify(worker, self.asked(client), keep_alive);
         let Some(entry) = door.router.find(&self.request, self.inb.filled()) else {
             worker.cells.no_route.add(1);
@@ -141,10 +142,7 @@ impl Run {
     ) -> After {
         let worker = self.worker.clone();
         let (edge, edge_slot) = (&destination.edge, destination.slot);
-        call.take_edge(&worker, edge);
-        if call.deadline.has_passed(call.started) {
-            edge.cells().deadline_refused.add(1);
-            let answer = Answer::new(504, "deadline-passed", edge.name());
+        if let Err(answer) = call.take_edge(&worker, self.asked(client), edge) {
             return self.answer(client, call, Some(route), Some(edge), answer).await;
         }
         if route.mirror_edge.is_some() {
@@ -153,7 +151,7 @@ impl Run {
         }
         self.replay.clear();
         let mut upload = Upload::new(self.request.framing, &edge.plan.config);
-        let mut tries = Tries::new(destination.version);
+        let mut tries = Tries::new(destination.version, call::hash_of(edge, self.asked(client)));
         loop {
             let (mut pick, deadline) = match tries.pick(&worker, edge, call) {
                 Ok(picked) => picked,
@@ -219,9 +217,6 @@ impl Run {
                 } else {
                     failed_answer(outcome, edge)
                 };
-                if !upload.done {
-                    call.keep_alive = false;
-                }
                 return self.answer(client, call, Some(route), Some(edge), answer).await;
             };
             if connection.socket.stream().is_some() {

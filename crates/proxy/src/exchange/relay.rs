@@ -108,8 +108,7 @@ impl Run {
         };
         // A request that is not over when its reply is would leave its body on the connection.
         let early = !upload.done;
-        call.keep_alive &=
-            body != BodyOut::UntilClose && !early && !client.half_closed && !worker.draining.get();
+        call.keep_alive &= body != BodyOut::UntilClose && !early && !worker.draining.get();
         self.reply.clear();
         let date = || worker.date.get(worker.clock.unix(worker.now()));
         write_response(

@@ -67,7 +67,15 @@ impl Run {
         }
         upload.begin(self);
         self.upb.clear();
-        let waited = self.wait(client, call, &connection.socket, connection.reused, upload, deadline).await;
+        let mut waited =
+            self.wait(client, call, &connection.socket, connection.reused, upload, deadline).await;
+        if matches!(waited, Waited::Failed(Outcome::Stale))
+            && upload.replayable
+            && (!upload.sent || connection.socket.reached_nobody().await)
+        {
+            // Proof, so that even what must not be done twice is sent again.
+            waited = Waited::Failed(Outcome::NeverSent);
+        }
         (Some(connection), waited)
     }
 

@@ -17,6 +17,7 @@ use units::Nanos;
 #[derive(Debug)]
 pub(crate) struct Tries {
     version: Option<u16>,
+    hash: Option<u64>,
     retries: RetryState,
     tried: SmallVec<[u32; 4]>,
     /// The last attempt did not reach anybody, so nobody is ruled out for the next.
@@ -33,8 +34,8 @@ pub(crate) enum Verdict {
 }
 
 impl Tries {
-    pub(crate) fn new(version: Option<u16>) -> Self {
-        Self { version, retries: RetryState::default(), tried: SmallVec::new(), transparent: false }
+    pub(crate) fn new(version: Option<u16>, hash: Option<u64>) -> Self {
+        Self { version, hash, retries: RetryState::default(), tried: SmallVec::new(), transparent: false }
     }
 
     /// How many retries came before: what `isobar-attempt` says.
@@ -51,8 +52,8 @@ impl Tries {
     ) -> Result<(Pick, Deadline), Refused> {
         let now = worker.now();
         let tried: &[u32] = if self.transparent { &[] } else { &self.tried };
-        let ask = Ask { now, hash: None, version: self.version, tried };
-        let pick = {
+        let ask = Ask { now, hash: self.hash, version: self.version, tried };
+        let mut pick = {
             let mut rng = worker.rng.borrow_mut();
             match edge.pick(&ask, &mut rng) {
                 // Everybody was tried: again with the same rather than not at all.
@@ -60,6 +61,7 @@ impl Tries {
                 picked => picked,
             }
         }?;
+        pick.priority = call.priority;
         self.tried.push(pick.index);
         call.try_begins(worker, &pick, false);
         edge.cells().attempts.add(1);

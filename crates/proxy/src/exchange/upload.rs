@@ -21,6 +21,8 @@ pub(super) struct Upload {
     pub(super) moved: u64,
     /// Everything taken from the client so far is still at hand.
     pub(super) replayable: bool,
+    /// Some of this attempt left this process.
+    pub(super) sent: bool,
 }
 
 pub(super) enum UploadError {
@@ -42,6 +44,7 @@ impl Upload {
             replay_max: edge.replay_bytes_max.as_u64() as usize,
             moved: 0,
             replayable: true,
+            sent: false,
         }
     }
 
@@ -93,6 +96,7 @@ impl Upload {
     /// Makes ready to send the request once more.
     pub(super) fn again(&mut self) {
         self.written = 0;
+        self.sent = false;
         self.done = false;
         self.failed = false;
         self.complete = false;
@@ -139,6 +143,7 @@ impl Upload {
                     }
                     Poll::Ready(Ok(wrote)) => {
                         self.written += wrote;
+                        self.sent = true;
                         self.moved += wrote as u64;
                     }
                     Poll::Pending => return Poll::Pending,

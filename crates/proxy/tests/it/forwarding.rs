@@ -289,3 +289,30 @@ fn routes_rewrite_redirect_reply_and_break() {
     assert_eq!(client.send(request).read().status(), 503);
     assert_eq!(client.get("/old").status(), 200);
 }
+
+#[test]
+fn a_client_that_ended_its_side_gets_all_its_replies() {
+    let (proxy, address) = start(config(&[answering(|request| ok(&request.first))]));
+    let mut client = Client::new(address);
+    client.send("GET /1 HTTP/1.1\r\nhost: t\r\n\r\nGET /2 HTTP/1.1\r\nhost: t\r\n\r\nGET /3 HTTP/1.1\r\nhost: t\r\n a: b\r\n\r\n");
+    client.end();
+    let said = [client.read(), client.read(), client.read()].map(|it| it.status());
+    assert_eq!(said, [200, 200, 400], "what was sent before the end is answered, in order");
+    assert!(client.is_closed());
+    assert_eq!(counter(&proxy, "isobar_proxy_requests_total"), 2);
+}
+
+#[test]
+fn our_own_replies_keep_the_connection() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    let (_proxy, address) = start(config(&[nobody]));
+    let mut client = Client::new(address);
+    for request in
+        ["GET / HTTP/1.1\r\nhost: t\r\n\r\n", "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi"]
+    {
+        let reply = client.send(request).read();
+        assert_eq!((reply.status(), reply.get("connection")), (503, None), "{request:?}");
+        let length = reply.get("content-length").expect("a length");
+        assert_eq!(length, reply.body.len().to_string(), "without zeros in front");
+    }
+}

@@ -5,6 +5,8 @@ mod faults;
 mod forwarding;
 mod hostile;
 mod http2;
+mod limits;
+mod peers;
 mod running;
 mod streams;
 mod support;

@@ -40,7 +40,8 @@ pub(super) fn in_force(
             rate_limit,
             throttle,
             priority,
-            connections
+            connections,
+            hash
         );
     }
     settings
