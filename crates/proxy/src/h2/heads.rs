@@ -75,6 +75,14 @@ fn is_value(value: &[u8]) -> bool {
     clean && !space(value.first()) && !space(value.last())
 }
 
+/// Whether a field could be a line. What stands in a first line must not have spaces either.
+fn is_sound(name: &[u8], value: &[u8]) -> bool {
+    match name.split_first() {
+        Some((b':', _)) => is_value(value) && !value.contains(&b' '),
+        _ => is_name(name) && is_value(value),
+    }
+}
+
 impl Text {
     pub(super) fn begin(&mut self, limit: usize) {
         let Self { lines, pseudo, cookies, .. } = self;
@@ -90,18 +98,25 @@ impl Text {
         };
     }
 
-    /// One field, in the order in which they came.
-    pub(super) fn field(&mut self, block: Block, name: &[u8], value: &[u8]) {
+    /// One field, in the order in which they came. Returns whether it could be a line; for one out of a table that was
+    /// asked before, `known` is what it said then.
+    pub(super) fn field(&mut self, block: Block, name: &[u8], value: &[u8], known: Option<bool>) -> bool {
+        let sound = known.unwrap_or_else(|| is_sound(name, value));
+        self.put(block, name, value, sound);
+        sound
+    }
+
+    fn put(&mut self, block: Block, name: &[u8], value: &[u8], sound: bool) {
         if self.lines.len() + self.pseudo.len() + self.cookies.len() + name.len() + value.len() > self.limit {
             self.too_long = true;
             return;
         }
-        if name.first() == Some(&b':') {
-            return self.pseudo(block, name, value);
-        }
-        if !is_name(name) || !is_value(value) {
+        if !sound {
             self.malformed = true;
             return;
+        }
+        if name.first() == Some(&b':') {
+            return self.pseudo(block, name, value);
         }
         if !self.regular {
             self.regular = true;
@@ -178,7 +193,7 @@ impl Text {
                 return;
             }
         };
-        self.malformed |= *seen || self.regular || !is_value(value) || value.contains(&b' ');
+        self.malformed |= *seen || self.regular;
         *seen = true;
         *slot = place;
         self.pseudo.extend_from_slice(value);
@@ -236,37 +251,51 @@ impl Text {
     }
 }
 
-/// The lines of a head or a trailer, without their ends.
+/// The lines of a head or a trailer, without their ends, up to the empty one.
 fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        loop {
-            let end = memchr::memchr(b'\n', rest)?;
-            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-            rest = &rest[end + 1..];
-            if line.is_empty() {
-                return None;
-            }
-            // A trailer's lines were read by nobody yet; what is no line there is left out.
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-            if !name.is_empty() {
-                return Some((name, value));
-            }
-        }
-    })
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', text)
+        .map(move |end| {
+            let line = &text[start..end];
+            start = end + 1;
+            line.strip_suffix(b"\r").unwrap_or(line)
+        })
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            // Names are short: looking at each byte is quicker than preparing to look at many. What is no line, which
+            // only a trailer that nobody has read yet may contain, is left out.
+            let colon = line.iter().position(|byte| *byte == b':').filter(|colon| *colon > 0)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+}
+
+/// First letters, folded to five bits, of the names that do not go on as they are.
+const DROPPED_FIRST: u32 = {
+    let (mut bits, mut at) = (0u32, 0);
+    let letters = b"chkptu";
+    while at < letters.len() {
+        bits |= 1 << (letters[at] & 31);
+        at += 1;
+    }
+    bits
+};
+
+/// Belongs to one connection, or is said elsewhere in a block.
+fn is_dropped(name: &[u8], value: &[u8]) -> bool {
+    if DROPPED_FIRST >> (name[0] & 31) & 1 == 0 {
+        return false;
+    }
+    match classify(name) {
+        Kind::Te => !value.eq_ignore_ascii_case(b"trailers"),
+        kind => kind == Kind::Host || kind.is_hop_by_hop(),
+    }
 }
 
 fn write_lines(text: &[u8], out: &mut Vec<u8>) {
     for (name, value) in lines(text) {
-        match classify(name) {
-            Kind::Other => {}
-            Kind::Te if value.eq_ignore_ascii_case(b"trailers") => {}
-            Kind::Host => continue,
-            kind if kind.is_hop_by_hop() => continue,
-            _ => {}
+        if !is_dropped(name, value) {
+            write_field(name, value, out);
         }
-        write_field(name, value, out);
     }
 }
 
@@ -309,7 +338,9 @@ mod tests {
     fn check(block: Block, fields: &[(&str, &str)], expected: Option<&str>) {
         let mut text = Text::default();
         text.begin(4 << 10);
-        fields.iter().for_each(|(name, value)| text.field(block, name.as_bytes(), value.as_bytes()));
+        for (name, value) in fields {
+            text.field(block, name.as_bytes(), value.as_bytes(), None);
+        }
         text.finish(block);
         let got = (!text.malformed).then(|| String::from_utf8_lossy(&text.lines).into_owned());
         assert_eq!(got.as_deref(), expected, "{fields:?}");
@@ -368,7 +399,9 @@ mod tests {
     fn a_head_without_end_is_too_long() {
         let mut text = Text::default();
         text.begin(100);
-        (0..50).for_each(|_| text.field(Block::Request, b"x-name", b"value"));
+        (0..50).for_each(|_| {
+            text.field(Block::Request, b"x-name", b"value", None);
+        });
         assert!(text.too_long && text.lines.len() <= 200);
     }
 
@@ -381,12 +414,13 @@ mod tests {
         let mut got = String::new();
         let mut decoder = super::super::hpack::Decoder::default();
         decoder
-            .decode(&block, |name, value| {
+            .decode(&block, |name, value, _| {
                 got.push_str(&format!(
                     "{}={};",
                     String::from_utf8_lossy(name),
                     String::from_utf8_lossy(value)
                 ));
+                true
             })
             .expect("readable");
         assert_eq!(got, ":method=POST;:scheme=https;:path=/x?y;:authority=shop;x-a=1;te=trailers;");

@@ -92,7 +92,8 @@ const BY_NAME: [[u8; 32]; NAME_LENGTHS] = {
     index
 };
 
-/// The static index of a lower-case name, zero if it has none.
+/// The static index of a name in any case, zero if it has none.
+#[inline]
 fn static_index(name: &[u8]) -> usize {
     let (Some(first), true) = (name.first(), name.len() < NAME_LENGTHS) else { return 0 };
     let first_row = usize::from(BY_NAME[name.len()][usize::from(*first & 31)]);
@@ -101,8 +102,13 @@ fn static_index(name: &[u8]) -> usize {
     }
     STATIC[first_row..]
         .iter()
-        .position(|(known, _)| known.as_bytes() == name)
+        .position(|(known, _)| known.len() == name.len() && is_same(known.as_bytes(), name))
         .map_or(0, |at| first_row + at + 1)
+}
+
+/// Most names are in lower case already, and then comparing them is one look.
+fn is_same(known: &[u8], name: &[u8]) -> bool {
+    known == name || known.eq_ignore_ascii_case(name)
 }
 
 /// A block that cannot be read leaves the table in doubt, so the connection ends.
@@ -114,6 +120,8 @@ struct Entry {
     start: usize,
     name: u32,
     value: u32,
+    /// What the reader said of it when it came.
+    sound: bool,
 }
 
 /// The reading side of one connection.
@@ -141,11 +149,12 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads one whole header block and shows each field to `field`, in order.
+    /// Reads one whole header block and shows each field to `field`, in order. The answer, whether the field is a sound
+    /// one, is remembered for those that are filed, and shown with them when they are named again.
     pub(super) fn decode(
         &mut self,
         mut block: &[u8],
-        mut field: impl FnMut(&[u8], &[u8]),
+        mut field: impl FnMut(&[u8], &[u8], Option<bool>) -> bool,
     ) -> Result<(), Corrupt> {
         let mut begun = false;
         while let Some(first) = block.first().copied() {
@@ -154,12 +163,12 @@ impl Decoder {
                 match index.checked_sub(STATIC.len() + 1) {
                     Some(at) => {
                         let (name, value) = self.dynamic(at)?;
-                        field(name, value);
+                        field(name, value, Some(self.entries[at].sound));
                     }
                     None => {
                         let (name, value) =
                             index.checked_sub(1).and_then(|at| STATIC.get(at)).ok_or(Corrupt)?;
-                        field(name.as_bytes(), value.as_bytes());
+                        field(name.as_bytes(), value.as_bytes(), Some(true));
                     }
                 }
             } else if first & 0xE0 == 0x20 {
@@ -193,9 +202,9 @@ impl Decoder {
                 };
                 string(&mut block, &mut self.scratch)?;
                 let (name, value) = self.scratch.split_at(name_len);
-                field(name, value);
+                let sound = field(name, value, None);
                 if indexed {
-                    self.insert(name_len);
+                    self.insert(name_len, sound);
                 }
             }
             begun = true;
@@ -210,7 +219,7 @@ impl Decoder {
     }
 
     /// Files what is in `scratch`.
-    fn insert(&mut self, name_len: usize) {
+    fn insert(&mut self, name_len: usize, sound: bool) {
         let cost = self.scratch.len() + ENTRY_COST;
         self.evict(cost);
         if cost > self.size_max {
@@ -223,7 +232,7 @@ impl Decoder {
         let start = self.strip.len();
         self.strip.extend_from_slice(&self.scratch);
         let value = self.scratch.len() - name_len;
-        self.entries.push_front(Entry { start, name: name_len as u32, value: value as u32 });
+        self.entries.push_front(Entry { start, name: name_len as u32, value: value as u32, sound });
         self.size += cost;
     }
 
@@ -282,13 +291,18 @@ fn string(block: &mut &[u8], out: &mut Vec<u8>) -> Result<(), Corrupt> {
     }
 }
 
-fn write_integer(mut value: usize, bits: u32, flags: u8, out: &mut Vec<u8>) {
+#[inline]
+fn write_integer(value: usize, bits: u32, flags: u8, out: &mut Vec<u8>) {
     let mask = (1usize << bits) - 1;
     if value < mask {
         return out.push(flags | value as u8);
     }
     out.push(flags | mask as u8);
-    value -= mask;
+    write_rest(value - mask, out);
+}
+
+#[cold]
+fn write_rest(mut value: usize, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -296,6 +310,7 @@ fn write_integer(mut value: usize, bits: u32, flags: u8, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+#[inline]
 fn write_string(text: &[u8], out: &mut Vec<u8>) {
     write_integer(text.len(), 7, 0, out);
     out.extend_from_slice(text);
@@ -308,15 +323,9 @@ pub(super) fn write_no_table(out: &mut Vec<u8>) {
 
 /// One field, with its name in any case. What authorises is marked as never to be indexed by anybody on the way.
 pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let mut lower = [0u8; NAME_LENGTHS];
-    let index = match lower.get_mut(..name.len()) {
-        Some(lower) => {
-            lower.copy_from_slice(name);
-            lower.make_ascii_lowercase();
-            static_index(lower)
-        }
-        None => 0,
-    };
+    // Room for both and their lengths, asked for once.
+    out.reserve(name.len() + value.len() + 12);
+    let index = static_index(name);
     let flags = if matches!(index, 23 | 32 | 49) { 0x10 } else { 0 };
     if index > 0 {
         write_integer(index, 4, flags, out);
@@ -384,12 +393,14 @@ mod tests {
 
     fn read(decoder: &mut Decoder, block: &[u8]) -> Result<String, Corrupt> {
         let mut text = String::new();
-        decoder.decode(block, |name, value| {
+        decoder.decode(block, |name, value, known| {
+            assert_ne!(known, Some(false), "everything was said to be sound");
             text.push_str(&format!(
                 "{}: {}\n",
                 String::from_utf8_lossy(name),
                 String::from_utf8_lossy(value)
             ));
+            true
         })?;
         Ok(text)
     }

@@ -25,7 +25,7 @@ mod replies;
 mod server;
 
 pub(crate) use client::Sessions;
-pub(crate) use connection::{Body, Forward, PREFACE, Stream};
+pub(crate) use connection::{Body, Connection, Forward, PREFACE, Stream};
 pub(crate) use frame::Reason;
 pub(crate) use replies::{status_behind, write_own};
 pub(crate) use server::{Streams, serve};

@@ -163,7 +163,8 @@ pub fn classify(name: &[u8]) -> Kind {
         if known.len() > name.len() {
             break;
         }
-        if known.as_bytes().eq_ignore_ascii_case(name) {
+        // In lower case, as HTTP/2 and many others write it, comparing is one look.
+        if known.as_bytes() == name || known.as_bytes().eq_ignore_ascii_case(name) {
             return *kind;
         }
         row += 1;

@@ -7,7 +7,6 @@ use super::{
 use crate::h2::frame::{self, HEAD, Head, PAYLOAD_MAX, Reason, flag, kind, setting};
 use crate::h2::heads::Block;
 use crate::pipe::{put_spare, take_spare};
-use std::collections::VecDeque;
 use std::task::Waker;
 use units::Nanos;
 
@@ -379,7 +378,7 @@ impl Inner {
         let Self { decoder, text, .. } = self;
         // Read even when nobody wants it: the table is the connection's.
         decoder
-            .decode(block, |name, value| text.field(which, name, value))
+            .decode(block, |name, value, known| text.field(which, name, value, known))
             .map_err(|_| Fault::Connection(Reason::COMPRESSION_ERROR))?;
         self.text.finish(which);
         if opens {
@@ -406,7 +405,7 @@ impl Inner {
             }
             let mut lines = take_spare();
             lines.extend_from_slice(&self.text.lines);
-            state.heads.push_back(lines);
+            state.heads.push(lines);
             if !informational {
                 state.has_final_head = true;
                 state.promised = self.text.length.filter(|_| !end);
@@ -441,7 +440,7 @@ impl Inner {
         lines.extend_from_slice(&self.text.lines);
         let state = State {
             id,
-            heads: VecDeque::from([lines]),
+            heads: smallvec::smallvec![lines],
             has_final_head: true,
             refusal: self.text.too_long.then_some(431),
             accepts_trailers: self.text.te_trailers,

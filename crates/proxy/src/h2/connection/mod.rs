@@ -23,6 +23,7 @@ use hashbrown::HashMap;
 use incoming::Credit;
 use policy::Outcome;
 use slab::Slab;
+use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -76,7 +77,7 @@ impl Broken {
 struct State {
     id: u32,
     /// Heads that arrived and were not taken: informational ones, and the one that counts.
-    heads: VecDeque<Vec<u8>>,
+    heads: SmallVec<[Vec<u8>; 1]>,
     has_final_head: bool,
     refusal: Option<u16>,
     accepts_trailers: bool,
@@ -103,6 +104,10 @@ impl State {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    fn next_head(&mut self) -> Option<Vec<u8>> {
+        (!self.heads.is_empty()).then(|| self.heads.remove(0))
     }
 
     fn body(&self) -> &[u8] {
@@ -394,10 +399,13 @@ impl Connection {
                     inner.received += read as u64;
                     let used = inner.on_bytes(buffer.filled(), now);
                     inner.rest.clear();
+                    if used < buffer.len() && inner.rest.capacity() == 0 {
+                        inner.rest = take_spare();
+                    }
                     inner.rest.extend_from_slice(&buffer.filled()[used..]);
-                    if inner.rest.is_empty() && inner.rest.capacity() > 0 {
+                    if inner.rest.is_empty() {
                         // An idle connection holds nothing.
-                        inner.rest = Vec::new();
+                        put_spare(std::mem::take(&mut inner.rest));
                     }
                     if !inner.arrived.is_empty() {
                         // The driver hands them out and comes back.
@@ -419,9 +427,19 @@ impl Connection {
         inner.block.is_some() && now > inner.block_began + age
     }
 
+    /// The peer broke a rule.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.borrow().failed
+    }
+
     /// The peer sent more of what helps nobody than it was given credit for.
     pub(crate) fn was_calmed(&self) -> bool {
         self.inner.borrow().calmed
+    }
+
+    /// Reads bytes as if they had come from the socket, and says how many of them were whole frames.
+    pub(crate) fn feed(&self, bytes: &[u8], now: Nanos) -> usize {
+        self.inner.borrow_mut().on_bytes(bytes, now)
     }
 
     pub(crate) fn has_arrived(&self) -> bool {
@@ -479,8 +497,10 @@ impl Inner {
         }
         if self.written > 0 {
             self.written = 0;
-            put_spare(std::mem::take(&mut self.out));
-            self.out = Vec::new();
+            self.out.clear();
+            if self.streams.is_empty() {
+                put_spare(std::mem::take(&mut self.out));
+            }
             self.wake_waiting();
         }
         let _ = ready!(socket.poll_flush(cx));
@@ -497,6 +517,9 @@ impl Inner {
 
     /// A header block of ours: written by `write` between a frame's head and its end.
     fn put_block(&mut self, id: u32, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.out.capacity() == 0 {
+            self.out = take_spare();
+        }
         let start = self.out.len();
         self.out.resize(start + HEAD, 0);
         if !std::mem::replace(&mut self.no_table_said, true) {

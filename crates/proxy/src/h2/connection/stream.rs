@@ -41,7 +41,7 @@ impl Stream {
 
     /// The text of the request, without its last, empty line.
     pub(crate) fn take_request(&self) -> Vec<u8> {
-        self.state(|state| state.heads.pop_front().unwrap_or_default())
+        self.state(|state| state.next_head().unwrap_or_default())
     }
 
     pub(crate) fn refusal(&self) -> Option<u16> {
@@ -59,7 +59,7 @@ impl Stream {
     /// The text of the next head of the response, without its last, empty line.
     pub(crate) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, Broken>> {
         self.state(|state| {
-            if let Some(head) = state.heads.pop_front() {
+            if let Some(head) = state.next_head() {
                 return Poll::Ready(Ok(head));
             }
             match state.broken {
