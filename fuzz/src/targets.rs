@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "proxy-response-head", corpus: "http1-response", run: proxy::fuzz::fuzz_response_head },
     Target { name: "proxy-chunked-body", corpus: "http1-chunked", run: proxy::fuzz::fuzz_chunked_body },
     Target { name: "proxy-client-hello", corpus: "tls-hello", run: proxy::fuzz::fuzz_client_hello },
+    Target { name: "proxy-http2", corpus: "http2", run: proxy::fuzz::fuzz_http2 },
 ];
 
 /// Every quantity parses or says why not, and what it prints parses back to itself.

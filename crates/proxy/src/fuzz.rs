@@ -92,3 +92,51 @@ fn read_body(data: &[u8], step: usize) -> Option<(Vec<u8>, usize, bool)> {
     }
     Some((body, at, done))
 }
+
+/// A client's HTTP/2 frames, whole and in pieces: the same streams with the same heads and bodies. A head that is
+/// accepted is one head: nothing in a field may become a line or a request of its own.
+pub fn fuzz_http2(data: &[u8]) {
+    let whole = read_streams(data, data.len().max(1));
+    for step in [1, 5, 64] {
+        assert!(read_streams(data, step) == whole, "in pieces of {step}");
+    }
+    let limits = HeadLimits { bytes: 1 << 20, ..HeadLimits::default() };
+    let mut head = RequestHead::default();
+    for (text, _) in &whole {
+        let lines = text.windows(2).filter(|pair| pair == b"\r\n").count();
+        let text = [text, &b"\r\n"[..]].concat();
+        if parse_request(&text, &limits, &mut head) == Ok(Progress::Complete) {
+            assert_eq!(
+                (head.len, head.lines.len() + 1),
+                (text.len(), lines),
+                "a field became more than a line"
+            );
+        }
+    }
+}
+
+fn read_streams(data: &[u8], step: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    use crate::h2::{Body, Connection, PREFACE};
+    let connection = Connection::server(16 << 10, 100);
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let now = units::Nanos(1);
+    connection.feed(&[PREFACE, &settings].concat(), now);
+    let (mut streams, mut rest) = (Vec::new(), Vec::new());
+    for piece in data.chunks(step) {
+        rest.extend_from_slice(piece);
+        let used = connection.feed(&rest, now).min(rest.len());
+        rest.drain(..used);
+        while let Some(stream) = connection.next_arrived() {
+            streams.push((stream.take_request(), stream));
+        }
+        if connection.has_failed() {
+            break;
+        }
+    }
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut body = |stream: &crate::h2::Stream| match stream.poll_body(&mut context) {
+        std::task::Poll::Ready(Body::Data) => stream.take_body(|bytes| (bytes.len(), bytes.to_vec())),
+        _ => Vec::new(),
+    };
+    streams.into_iter().map(|(text, stream)| (text, body(&stream))).collect()
+}
