@@ -9,8 +9,8 @@
 //! control    admin, health checks, names, memory          exchange   one request's phases
 //! config     the snapshot          plan   made ready      edge       the policies' state for one caller and service
 //! http1      bytes to heads and bodies, without I/O       upstream   instances, their gates and their connections
-//! h2         streams as HTTP/1 messages on a `pipe`    tls        certificates and handshakes
-//! router     host and path to route                       tunnel     bytes both ways
+//! h2         frames, streams, and `pipe`s to HTTP/1       tls        certificates and handshakes
+//! router     host and path to route                       tunnel     bytes both ways, by `splice` where it pays
 //! quota      limits of a caller as a whole
 //! ```
 //! **Invariant:** knows no file and no model. `control` compiles those into a [`config::Config`].
@@ -49,6 +49,7 @@ mod series;
 mod serve;
 mod sni;
 mod socket;
+mod splice;
 mod stats;
 mod timers;
 mod tls;

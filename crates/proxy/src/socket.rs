@@ -36,6 +36,14 @@ impl Socket {
         }
     }
 
+    /// The TCP connection, where there is nothing between it and us.
+    pub(crate) fn tcp(&self) -> Option<std::cell::Ref<'_, TcpStream>> {
+        match self {
+            Self::Plain(stream) => Some(stream.borrow()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn plain(stream: TcpStream) -> Self {
         Self::Plain(RefCell::new(stream))
     }

@@ -9,6 +9,7 @@ use crate::series::Ended;
 use crate::serve::{Client, Run};
 use crate::sni::{Hello, server_name};
 use crate::socket::Socket;
+use crate::splice::{Pipe, Pipes};
 use crate::timers::Timer;
 use crate::upstream::Connection;
 use crate::worker::Worker;
@@ -25,12 +26,21 @@ struct Direction {
     total: u64,
     read_closed: bool,
     write_closed: bool,
+    /// Held while much is moving.
+    pipe: Option<Pipe>,
+    bulk: bool,
 }
+
+/// A read of this much means that more is coming, and a smaller one that the rush is over.
+const BULK: usize = 32 << 10;
+
+/// Rounds of one direction before others get their turn.
+const ROUNDS_MAX: u32 = 16;
 
 impl Direction {
     /// Begins with bytes that were read before it was known that they belong to a tunnel.
     fn new(buffer: Option<Buffer>) -> Self {
-        Self { buffer, at: 0, total: 0, read_closed: false, write_closed: false }
+        Self { buffer, at: 0, total: 0, read_closed: false, write_closed: false, pipe: None, bulk: false }
     }
 
     /// Moves what can be moved. `Err` when the connection broke; true if anything moved.
@@ -40,9 +50,26 @@ impl Direction {
         from: &Socket,
         to: &Socket,
         pool: &Rc<BufferPool>,
+        pipes: &Rc<Pipes>,
     ) -> Result<bool, ()> {
         let mut moved = false;
+        let mut rounds = 0;
         loop {
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                cx.waker().wake_by_ref();
+                return Ok(moved);
+            }
+            if (self.bulk || self.pipe.is_some()) && self.buffer.is_none() && !self.read_closed {
+                match self.splice(cx, from, to, pipes)? {
+                    Spliced::Some => {
+                        moved = true;
+                        continue;
+                    }
+                    Spliced::Waits => return Ok(moved),
+                    Spliced::Not => {}
+                }
+            }
             if let Some(buffer) = &mut self.buffer {
                 while self.at < buffer.len() {
                     match to.poll_write(cx, &buffer.filled()[self.at..]) {
@@ -57,6 +84,10 @@ impl Direction {
                 }
                 buffer.clear();
                 self.at = 0;
+                if self.bulk && !self.read_closed {
+                    self.buffer = None;
+                    continue;
+                }
             }
             if to.poll_flush(cx).is_pending() {
                 return Ok(moved);
@@ -79,6 +110,7 @@ impl Direction {
                 Poll::Ready(Ok(read)) => {
                     buffer.advance(read);
                     moved = true;
+                    self.bulk = read >= BULK && from.tcp().is_some() && to.tcp().is_some();
                 }
                 Poll::Ready(Err(_)) => return Err(()),
                 Poll::Pending => {
@@ -88,6 +120,63 @@ impl Direction {
             }
         }
     }
+
+    /// One round through a pipe: what is inside first, then what has arrived.
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Socket,
+        to: &Socket,
+        pipes: &Rc<Pipes>,
+    ) -> Result<Spliced, ()> {
+        let (Some(from), Some(to)) = (from.tcp(), to.tcp()) else {
+            self.bulk = false;
+            return Ok(Spliced::Not);
+        };
+        if self.pipe.is_none() {
+            self.pipe = pipes.take();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            self.bulk = false;
+            return Ok(Spliced::Not);
+        };
+        if pipe.inside > 0 {
+            return match pipe.poll_drain(cx, &to) {
+                Poll::Ready(Ok(wrote)) if wrote > 0 => {
+                    self.total += wrote as u64;
+                    Ok(Spliced::Some)
+                }
+                Poll::Ready(_) => Err(()),
+                Poll::Pending => Ok(Spliced::Waits),
+            };
+        }
+        match pipe.poll_fill(cx, &from) {
+            Poll::Ready(Ok(0)) => {
+                self.read_closed = true;
+                self.pipe = None;
+                Ok(Spliced::Not)
+            }
+            Poll::Ready(Ok(read)) => {
+                self.bulk = read >= BULK;
+                Ok(Spliced::Some)
+            }
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Pending => {
+                // Dry: the pipe goes to somebody who needs it, and what comes next decides anew.
+                self.pipe = None;
+                self.bulk = false;
+                Ok(Spliced::Waits)
+            }
+        }
+    }
+}
+
+/// What a round through a pipe came to.
+enum Spliced {
+    Some,
+    Waits,
+    /// Not this way.
+    Not,
 }
 
 /// Copies both ways until both sides have ended, one broke, or nothing moved for `idle`. Returns the bytes of each way.
@@ -100,10 +189,10 @@ pub(crate) async fn both_ways(
     worker: &Worker,
 ) -> (u64, u64, bool) {
     let (mut out, mut back) = (Direction::new(to_up), Direction::new(to_client));
-    let pool = &worker.large;
+    let (pool, pipes) = (&worker.large, &worker.pipes);
     timer.set(worker.now() + idle);
     let clean = poll_fn(|cx| {
-        let moved = match (out.poll(cx, client, up, pool), back.poll(cx, up, client, pool)) {
+        let moved = match (out.poll(cx, client, up, pool, pipes), back.poll(cx, up, client, pool, pipes)) {
             (Ok(a), Ok(b)) => a || b,
             _ => return Poll::Ready(false),
         };

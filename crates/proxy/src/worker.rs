@@ -33,6 +33,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Rc<BufferPool>,
     /// For tunnels and long replies: fewer and longer system calls.
     pub(crate) large: Rc<BufferPool>,
+    pub(crate) pipes: Rc<crate::splice::Pipes>,
     pub(crate) cells: Arc<WorkerCells>,
     pub(crate) rng: RefCell<Rng>,
     plan: RefCell<Held<Plan>>,
@@ -93,6 +94,7 @@ impl Worker {
             timers: Timers::new(clock),
             // Room for a whole head and for some body behind it.
             large: BufferPool::new(LARGE, 32),
+            pipes: Rc::default(),
             buffers: BufferPool::new(head.clamp(4 << 10, 256 << 10) + (8 << 10), 256),
             cells,
             rng: RefCell::new(Rng::stream(seed, index as u64, Purpose::Balance)),

@@ -10,3 +10,4 @@ mod peers;
 mod running;
 mod streams;
 mod support;
+mod tcp;
