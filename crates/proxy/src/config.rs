@@ -425,6 +425,17 @@ impl std::error::Error for Mistake {}
 impl Config {
     /// Every mistake, not only the first.
     pub fn check(&self) -> Result<(), Vec<Mistake>> {
+        self.check_since(None)
+    }
+
+    /// The same, next to a snapshot that was checked before: a route that is the very same is not looked at again as long
+    /// as the edges are the same, too.
+    pub(crate) fn check_since(&self, before: Option<&Self>) -> Result<(), Vec<Mistake>> {
+        let same_edges = |before: &&Self| {
+            before.edges.len() == self.edges.len()
+                && before.edges.iter().zip(&self.edges).all(|(before, now)| Arc::ptr_eq(before, now))
+        };
+        let before = before.filter(same_edges);
         let mut mistakes = Vec::new();
         let mut say = |place: String, message: String| mistakes.push(Mistake { place, message });
         let mut names = hashbrown::HashSet::<&str, foldhash::fast::RandomState>::default();
@@ -462,7 +473,12 @@ impl Config {
                     }
                 }
             }
-            for route in &listener.routes {
+            let checked = before.and_then(|it| it.listeners.iter().find(|it| it.name == listener.name));
+            for (at, route) in listener.routes.iter().enumerate() {
+                let known_good = checked.and_then(|listener| listener.routes.get(at));
+                if known_good.is_some_and(|good| Arc::ptr_eq(good, route)) {
+                    continue;
+                }
                 for message in route.mistakes(&known) {
                     say(format!("listener `{}` route `{}`", listener.name, route.name), message);
                 }

@@ -98,6 +98,7 @@ async fn watch_memory(control: Arc<Control>) {
             .and_then(|mark| Some(crate::limits::resident_bytes()?.saturating_mul(100) / mark))
             .unwrap_or(0);
         control.pressure.store(pressure, Relaxed);
+        control.bury();
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }

@@ -174,6 +174,8 @@ pub(crate) struct Control {
 struct State {
     planner: Planner,
     plan: Arc<Plan>,
+    /// Plans that workers may still hold. Whoever lets one go last frees its thousands of parts, and that should be us.
+    retired: Vec<Arc<Plan>>,
     /// Where each listener really listens, which matters when it was asked to choose a port.
     bound: HashMap<String, Bound, foldhash::fast::FixedState>,
 }
@@ -247,7 +249,7 @@ impl Proxy {
         let control = Arc::new(Control {
             clock,
             workers: handles,
-            state: Mutex::new(State { planner, plan, bound }),
+            state: Mutex::new(State { planner, plan, retired: Vec::new(), bound }),
             pressure,
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -355,7 +357,7 @@ impl Control {
     }
 
     pub(crate) fn reload(&self, config: Config) -> Result<(), Error> {
-        config.check().map_err(Error::Config)?;
+        config.check_since(Some(&self.plan().config)).map_err(Error::Config)?;
         let tls = load_tls(&config).map_err(|mistake| Error::Config(vec![mistake]))?;
         let mut state = self.lock();
         let mut opened = Vec::new();
@@ -374,7 +376,9 @@ impl Control {
         let close: Vec<String> = state.bound.keys().filter(|name| !kept(name)).cloned().collect();
         bound.retain(|name, _| kept(name));
         let (plan, changes) = state.planner.plan(config, tls, self.clock.now());
-        state.plan = plan.clone();
+        let old = std::mem::replace(&mut state.plan, plan.clone());
+        state.retired.retain(|plan| Arc::strong_count(plan) > 1);
+        state.retired.push(old);
         state.bound = bound;
         let changes = Arc::new(changes);
         for worker in &self.workers {
@@ -392,6 +396,16 @@ impl Control {
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Frees the plans that no worker holds any more.
+    pub(crate) fn bury(&self) {
+        let mut state = self.lock();
+        let (gone, held) =
+            std::mem::take(&mut state.retired).into_iter().partition(|plan| Arc::strong_count(plan) == 1);
+        state.retired = held;
+        drop(state);
+        drop::<Vec<Arc<Plan>>>(gone);
     }
 
     pub(crate) fn drain(&self) {
