@@ -22,6 +22,8 @@ const SLOTS: usize = 1024;
 /// The furthest a timer is filed; later ones are looked at on the way, every four seconds.
 const HORIZON: u64 = SLOTS as u64 - 1;
 const NEVER: u64 = u64::MAX;
+/// The deadline of a timer that was dropped while it was filed: its slot frees it when it comes by.
+const DEAD: u64 = NEVER - 1;
 
 /// All timers of a worker.
 #[derive(Debug)]
@@ -49,8 +51,6 @@ struct Entry {
     /// The tick it is filed under, or `NEVER`.
     filed: u64,
     waker: Option<Waker>,
-    /// Dropped while filed: the slot frees it when it comes by.
-    dead: bool,
 }
 
 /// One deadline that can be moved for free.
@@ -78,7 +78,7 @@ impl Timers {
     }
 
     pub(crate) fn timer(self: &Rc<Self>) -> Timer {
-        let entry = Entry { deadline: NEVER, filed: NEVER, waker: None, dead: false };
+        let entry = Entry { deadline: NEVER, filed: NEVER, waker: None };
         let key = self.wheel.borrow_mut().entries.insert(entry) as u32;
         Timer { timers: self.clone(), key, deadline: Cell::new(Nanos::MAX) }
     }
@@ -150,7 +150,7 @@ impl Wheel {
     fn fire(&mut self, key: u32, now: u64, due: &mut Vec<Waker>) {
         let Some(entry) = self.entries.get_mut(key as usize) else { return };
         entry.filed = NEVER;
-        if entry.dead {
+        if entry.deadline == DEAD {
             self.entries.remove(key as usize);
         } else if entry.deadline <= now {
             due.extend(entry.waker.take());
@@ -268,7 +268,7 @@ impl Drop for Timer {
         if entry.filed == NEVER {
             wheel.entries.remove(self.key as usize);
         } else {
-            entry.dead = true;
+            entry.deadline = DEAD;
             entry.waker = None;
         }
     }
@@ -289,7 +289,7 @@ mod tests {
         };
         let deadlines = [5u64, 6, 7, 700, 1_027, 1_028, 1_029, 5_000, 50_000];
         for deadline in deadlines {
-            let entry = Entry { deadline, filed: NEVER, waker: Some(Waker::noop().clone()), dead: false };
+            let entry = Entry { deadline, filed: NEVER, waker: Some(Waker::noop().clone()) };
             let key = wheel.entries.insert(entry) as u32;
             wheel.file(key, deadline);
         }
