@@ -8,6 +8,13 @@
 
 #![allow(clippy::print_stdout, reason = "its tables are its output")]
 
+#[path = "bench/grpc.rs"]
+mod grpc;
+#[path = "bench/instructions.rs"]
+mod instructions;
+#[path = "bench/open_loop.rs"]
+mod open_loop;
+
 use proxy::config::{
     Certificate, Config, Edge, Listener, ListenerKind, PathMatch, Protocol, Route, Service, TlsServer,
 };
@@ -27,6 +34,7 @@ const PROXY_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 const BACK_H1: u16 = 19_001;
 const BACK_H2: u16 = 19_002;
+const BACK_GRPC: u16 = 19_004;
 const FRONT: u16 = 19_100;
 
 /// One thing to measure: how the proxies are set up and how the load is made.
@@ -86,6 +94,14 @@ const CASES: &[Case] = &[
             command
         },
     },
+    Case { name: "grpc-unary", mark: "", mode: "grpc", load: |paths, s| grpc_load(paths, s, "/unary") },
+    Case { name: "grpc-stream-50", mark: "", mode: "grpc", load: |paths, s| grpc_load(paths, s, "/stream") },
+    Case {
+        name: "tls13-new",
+        mark: "",
+        mode: "tls",
+        load: |_, s| wrk(s, "https://127.0.0.1:19100/", &["-H", "Connection: close"]),
+    },
     Case {
         name: "tls13-h1",
         mark: "<= 1.0 haproxy",
@@ -99,6 +115,16 @@ const CASES: &[Case] = &[
         load: |_, s| wrk(s, "http://127.0.0.1:19100/files/64k", &[]),
     },
 ];
+
+/// Many calls at once, each with a message of a hundred bytes.
+fn grpc_load(paths: &Paths, seconds: u32, path: &str) -> Command {
+    let mut command = pinned(LOAD_CORE, "h2load");
+    let message = paths.dir.join("message").display().to_string();
+    command.args(["-c8", "-m32", "-t1", &format!("-D{seconds}"), "-d", &message]);
+    command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+    command.arg(format!("http://127.0.0.1:{FRONT}{path}"));
+    command
+}
 
 struct Paths {
     dir: PathBuf,
@@ -171,6 +197,7 @@ fn peer(name: &str, mode: &str, paths: &Paths) -> Option<Command> {
             let (kind, bind, server) = match mode {
                 "h1" => ("http", String::new(), format!("127.0.0.1:{BACK_H1}")),
                 "h2" => ("http", " proto h2".into(), format!("127.0.0.1:{BACK_H2} proto h2")),
+                "grpc" => ("http", " proto h2".into(), format!("127.0.0.1:{BACK_GRPC} proto h2")),
                 "tls" => (
                     "http",
                     format!(" ssl crt {} alpn http/1.1", pem.display()),
@@ -213,11 +240,11 @@ fn peer(name: &str, mode: &str, paths: &Paths) -> Option<Command> {
             command.arg("-c").arg(path);
             Some(command)
         }
-        "envoy" if mode == "h1" || mode == "h2" => {
+        "envoy" if matches!(mode, "h1" | "h2" | "grpc") => {
             let envoy = std::env::var("ENVOY").ok().map(PathBuf::from).or_else(|| installed("envoy"))?;
             let (back, options) = match mode {
-                "h2" => (
-                    BACK_H2,
+                "h2" | "grpc" => (
+                    if mode == "h2" { BACK_H2 } else { BACK_GRPC },
                     "\n    typed_extension_protocol_options:\n      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n        \
                      \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n        \
                      explicit_http_config: {http2_protocol_options: {}}",
@@ -296,14 +323,19 @@ fn serve(mode: &str, dir: &Path) -> Fallible<()> {
         service = Service::http1("api", &[address(BACK_H2)]);
         service.protocol = Protocol::Http2;
     }
-    if mode == "overload" {
+    if mode == "grpc" {
+        service = Service::http1("api", &[address(BACK_GRPC)]);
+        service.protocol = Protocol::Http2;
+    }
+    if mode.starts_with("overload") {
         service = Service::http1("api", &[address(19_003)]);
     }
     if mode == "routes" {
-        routes
-            .extend((0..5_000).map(|n| {
-                Route::forward(&format!("r{n}"), PathMatch::Prefix(format!("/r/{n}")), "edge->api")
-            }));
+        routes.extend(
+            (0..5_000).map(|n| {
+                Route::forward(&format!("r{n}"), PathMatch::Prefix(format!("/r/{n:04}")), "edge->api")
+            }),
+        );
     }
     let mut listener = Listener::http("edge", address(FRONT), routes);
     match mode {
@@ -451,14 +483,14 @@ fn overload_capacity(seconds: u64) -> Fallible<()> {
 }
 
 /// Goodput under three times the capacity, as a share of it.
-fn overload(paths: &Paths, seconds: u64) -> Fallible<f64> {
+fn overload(paths: &Paths, mode: &str, seconds: u64) -> Fallible<f64> {
     let this = paths.this.display().to_string();
     let mut upstream = pinned(LOAD_CORE, &this);
     upstream.arg("overload-upstream");
     let _upstream = start(upstream, 19_003)?;
     let capacity = pinned(LOAD_CORE, &this).args(["overload-capacity", "3"]).output()?;
     let capacity: f64 = String::from_utf8_lossy(&capacity.stdout).trim().parse()?;
-    let command = peer("isobar", "overload", paths).ok_or("ourselves")?;
+    let command = peer("isobar", mode, paths).ok_or("ourselves")?;
     let _proxy = start(command, FRONT)?;
     let mut load = pinned(LOAD_CORE, &this);
     let output = load.args(["overload-load", "3000", &seconds.to_string()]).output()?;
@@ -479,7 +511,7 @@ fn memory(paths: &Paths) -> Fallible<(u64, u64, f64)> {
     std::thread::sleep(settle);
     let empty = resident_kib(running.0.id())?;
     let mut idle = Vec::new();
-    for at in 0..8_000u32 {
+    for at in 0..10_000u32 {
         // One loopback address has ports for a fraction of this only where they are few.
         let mut stream =
             TcpStream::connect(("127.0.0.1", FRONT)).map_err(|error| format!("connection {at}: {error}"))?;
@@ -496,13 +528,50 @@ fn memory(paths: &Paths) -> Fallible<(u64, u64, f64)> {
     Ok((empty, routes, (full.saturating_sub(empty)) as f64 / idle.len() as f64))
 }
 
+/// What each proxy adds to p50 and p99 at 5,000 requests a second, in microseconds: medians of alternating rounds, less
+/// what the back end takes by itself.
+fn latencies(paths: &Paths, rounds: usize, seconds: u32) -> Fallible<Vec<(&'static str, f64, f64)>> {
+    let this = paths.this.display().to_string();
+    let ask = |port: u16| -> Fallible<(f64, f64)> {
+        let mut load = pinned(LOAD_CORE, &this);
+        load.args(["latencies", &port.to_string(), "5000", &(seconds + 1).to_string()]);
+        let output = load.output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (p50, p99) = text.trim().split_once(' ').ok_or("no latencies")?;
+        Ok((p50.parse()?, p99.parse()?))
+    };
+    let mut samples: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    for _ in 0..rounds {
+        for name in ["none", "isobar", "haproxy"] {
+            let running = match name {
+                "none" => None,
+                name => match peer(name, "h1", paths) {
+                    Some(command) => Some(start(command, FRONT)?),
+                    None => continue,
+                },
+            };
+            let (p50, p99) = ask(if running.is_some() { FRONT } else { BACK_H1 })?;
+            let row = samples.entry(name).or_default();
+            row.0.push(p50);
+            row.1.push(p99);
+        }
+    }
+    let mut of = |name: &str| samples.get_mut(name).map(|(p50, p99)| (median(p50), median(p99)));
+    let (base50, base99) = of("none").ok_or("no back end")?;
+    let added = ["isobar", "haproxy"].into_iter().filter_map(|name| {
+        let (p50, p99) = of(name)?;
+        Some((name, p50 - base50, p99 - base99))
+    });
+    Ok(added.collect())
+}
+
 /// The last of 5,000 routes against the first: processor time per request, the median of alternating rounds.
 fn last_route(paths: &Paths, rounds: usize, seconds: u32) -> Fallible<f64> {
     let running = start(peer("isobar", "routes", paths).ok_or("ourselves")?, FRONT)?;
     let pid = running.0.id();
     let mut samples = [Vec::new(), Vec::new()];
     for at in 0..rounds * 2 + 2 {
-        let url = ["http://127.0.0.1:19100/r/0", "http://127.0.0.1:19100/r/4999"][at % 2];
+        let url = ["http://127.0.0.1:19100/r/0000", "http://127.0.0.1:19100/r/4999"][at % 2];
         let before = cpu_us(pid)?;
         let output = wrk(seconds, url, &[]).output()?;
         let used = cpu_us(pid)? - before;
@@ -522,7 +591,7 @@ fn reloads(paths: &Paths) -> Fallible<(f64, f64, u64)> {
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let mut routes: Vec<Arc<Route>> = (0..5_000)
         .map(|n| {
-            Arc::new(Route::forward(&format!("r{n}"), PathMatch::Prefix(format!("/r/{n}")), "edge->api"))
+            Arc::new(Route::forward(&format!("r{n}"), PathMatch::Prefix(format!("/r/{n:04}")), "edge->api"))
         })
         .collect();
     let mut listener = Listener::http("edge", address(FRONT), Vec::new());
@@ -536,7 +605,7 @@ fn reloads(paths: &Paths) -> Fallible<(f64, f64, u64)> {
     let options = proxy::Options { workers: 1, admin: None, seed: 1, ..Default::default() };
     let proxy = proxy::Proxy::start(config.clone(), options)?;
     let _ = paths;
-    let load = wrk(6, "http://127.0.0.1:19100/r/7", &[]).stdout(Stdio::piped()).spawn()?;
+    let load = wrk(6, "http://127.0.0.1:19100/r/0007", &[]).stdout(Stdio::piped()).spawn()?;
     std::thread::sleep(Duration::from_millis(500));
     let mut took = Vec::new();
     for n in 0..200 {
@@ -547,6 +616,10 @@ fn reloads(paths: &Paths) -> Fallible<(f64, f64, u64)> {
         config.listeners[0] = Arc::new(listener.clone());
         let began = Instant::now();
         proxy.reload(config.clone())?;
+        let called = began.elapsed();
+        if n % 20 == 0 {
+            eprintln!("call {called:?}");
+        }
         while !proxy.is_applied() {
             std::thread::yield_now();
         }
@@ -568,6 +641,7 @@ fn prepare(paths: &Paths) -> Fallible<()> {
     for (name, size) in [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
         std::fs::write(paths.dir.join("files").join(name), vec![b'x'; size])?;
     }
+    std::fs::write(paths.dir.join("message"), [0; 105])?;
     let body = "x".repeat(4 << 10);
     std::fs::write(paths.dir.join("post.lua"), format!("wrk.method = \"POST\"\nwrk.body = \"{body}\"\n"))?;
     let made = Command::new("openssl")
@@ -612,6 +686,10 @@ fn main() -> Fallible<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["serve", mode, dir] => return serve(mode, Path::new(dir)),
+        ["grpc-upstream"] => return grpc::upstream(BACK_GRPC),
+        ["latencies", port, rate, seconds] => {
+            return open_loop::print_latencies(port.parse()?, rate.parse()?, seconds.parse()?);
+        }
         ["overload-upstream"] => return overload_upstream(),
         ["overload-capacity", seconds] => return overload_capacity(seconds.parse()?),
         ["overload-load", rate, seconds] => return overload_load(rate.parse()?, seconds.parse()?),
@@ -634,6 +712,9 @@ fn main() -> Fallible<()> {
     let _back1 = back("back1.conf", BACK_H1)?;
     let _back2 = back("back2.conf", BACK_H2)?;
 
+    let mut back3 = pinned(LOAD_CORE, &paths.this.display().to_string());
+    back3.arg("grpc-upstream");
+    let _back3 = start(back3, BACK_GRPC)?;
     let peers = ["isobar", "haproxy", "nginx", "envoy"];
     let mut json = String::from("{");
     println!(
@@ -690,11 +771,52 @@ fn main() -> Fallible<()> {
             "{comma}\"reload_p50_ms\":{p50:.3},\"reload_p99_ms\":{p99:.3},\"reload_failed\":{failed}"
         )?;
     }
-    if wanted("overload") {
-        let share = overload(&paths, 8)?;
-        println!("overload       goodput at 3 x capacity: {:.1} % of capacity   >= 90 %", share * 100.0);
+    if wanted("latency") {
         let comma = if json.len() > 1 { "," } else { "" };
-        write!(json, "{comma}\"overload_goodput_share\":{share:.4}")?;
+        let rows = latencies(&paths, rounds, seconds)?;
+        let fields: Vec<String> = rows
+            .iter()
+            .map(|(name, p50, p99)| {
+                println!(
+                    "latency        {name:8} adds p50 {p50:.0} us, p99 {p99:.0} us at 5,000 requests a second"
+                );
+                format!("\"added_{name}_p50_us\":{p50:.1},\"added_{name}_p99_us\":{p99:.1}")
+            })
+            .collect();
+        write!(json, "{comma}{}", fields.join(","))?;
+    }
+    for (name, mode) in [("overload", "overload"), ("overload-2", "overload-2")] {
+        if wanted(name) {
+            let share = overload(&paths, mode, 8)?;
+            println!("{name:14} goodput at 3 x capacity: {:.1} % of capacity   >= 90 %", share * 100.0);
+            let comma = if json.len() > 1 { "," } else { "" };
+            write!(json, "{comma}\"{}_goodput_share\":{share:.4}", name.replace('-', "_"))?;
+        }
+    }
+    let mut over = Vec::new();
+    if wanted("instructions") && !instructions::is_possible() {
+        println!("instructions   skipped: valgrind is not installed");
+    } else if wanted("instructions") {
+        for (name, mode, path, gate) in instructions::GATES {
+            let count = instructions::per_request(&paths, mode, path)?;
+            println!("instructions   {name:8} {count:.0} a request (<= {gate})");
+            let comma = if json.len() > 1 { "," } else { "" };
+            write!(json, "{comma}\"instructions_{}\":{count:.0}", name.replace('-', "_"))?;
+            if count > *gate as f64 {
+                over.push(format!("{name} costs {count:.0} instructions a request, and {gate} is the gate"));
+            }
+        }
+        let first = instructions::per_request(&paths, "routes", "/r/0000")?;
+        let ratio = instructions::per_request(&paths, "routes", "/r/4999")? / first;
+        println!(
+            "instructions   the last of 5,000 routes costs {ratio:.3} x the first (<= {})",
+            instructions::LAST_ROUTE
+        );
+        let comma = if json.len() > 1 { "," } else { "" };
+        write!(json, "{comma}\"instructions_last_route_ratio\":{ratio:.4}")?;
+        if ratio > instructions::LAST_ROUTE {
+            over.push(format!("the last of 5,000 routes costs {ratio:.3} x another"));
+        }
     }
     if wanted("memory") {
         let (empty, routes, idle) = memory(&paths)?;
@@ -712,5 +834,5 @@ fn main() -> Fallible<()> {
         std::fs::write(path, json)?;
     }
     let _ = std::fs::remove_dir_all(&paths.dir);
-    Ok(())
+    if over.is_empty() { Ok(()) } else { Err(over.join("; ").into()) }
 }
