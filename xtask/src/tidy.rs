@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["units"]),
     ("proxy", &["units", "policy", "telemetry"]),
     ("control", &["units", "model", "policy", "proxy", "telemetry"]),
-    ("up", &["units", "model", "policy", "control", "proxy", "telemetry"]),
+    ("up", &["units", "model", "policy", "sim", "control", "proxy", "telemetry"]),
     ("ui", &[]),
     ("cli", &["units", "policy", "model", "sim", "telemetry", "proxy", "control", "up", "ui"]),
     ("xtask", &[]),

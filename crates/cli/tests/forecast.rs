@@ -154,7 +154,7 @@ fn the_shop_runs_as_it_was_forecast() {
         ));
     }
     let table = lines.join("\n");
-    println!("{table}");
+    eprintln!("{table}");
     assert!(lines.len() >= 10, "the shop has more operations than these:\n{table}");
     assert_eq!(wrong, 0, "outside of the tolerance:\n{table}");
 }

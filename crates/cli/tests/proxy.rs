@@ -93,7 +93,7 @@ impl Running {
     fn start_in(folder: tempfile::TempDir, words: &[&str]) -> Self {
         let mut child =
             command(&folder, &[&["p.yaml", "--workers", "2"], words].concat()).spawn().expect("it runs");
-        let (sender, heard) = mpsc::channel();
+        let (sender, heard) = mpsc::sync_channel(10_000);
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         std::thread::spawn(move || {
             stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))

@@ -628,7 +628,7 @@ fn a_drain_lets_streams_end_and_says_goodbye() {
         }
     });
     let (proxy, address) = start(http2(address));
-    let (sender, pending) = std::sync::mpsc::channel();
+    let (sender, pending) = std::sync::mpsc::sync_channel(10);
     let calling = std::thread::spawn(move || {
         block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("the proxy listens");

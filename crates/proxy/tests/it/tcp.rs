@@ -77,7 +77,7 @@ fn a_rush_between_small_words_and_both_ways_at_once() {
 
 #[test]
 fn who_does_not_read_stops_the_sender_and_who_leaves_is_missed() {
-    let (told, sent) = std::sync::mpsc::channel();
+    let (told, sent) = std::sync::mpsc::sync_channel(10);
     let fast = upstream(move |_, mut stream| {
         let _ = stream.set_nonblocking(true);
         let piece = vec![b'x'; 64 << 10];
