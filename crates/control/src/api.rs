@@ -9,16 +9,18 @@
 
 use crate::history::{Change, History};
 use crate::registry::{CheckIn, InstanceId, Refused, Registry};
-use crate::status::Status;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request as HttpRequest, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use crate::status::{Status, TrafficStatus};
+use crate::table::{Asked, Document, Nothing, Table, promised};
+use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -58,7 +60,7 @@ pub enum Command {
     Snapshot,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrafficChange {
     #[serde(default)]
@@ -68,7 +70,7 @@ pub struct TrafficChange {
 }
 
 /// How a scenario shall play.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScenarioOrder {
     /// It ends when it was not renewed for so long; left out, it ends when it is over.
@@ -133,34 +135,64 @@ impl std::fmt::Debug for Api {
     }
 }
 
-/// The API's paths. Merge others (the map's page, trace collectors) before serving.
+/// The API's paths, with an answer for all others.
 pub fn router(api: Api) -> Router {
-    routes(api).fallback(unknown)
+    serve(routes(api)).fallback(unknown)
+}
+
+/// The paths of a table, and the one of their description.
+pub(crate) fn serve(table: Table) -> Router {
+    let (router, document) = table.finish();
+    let document: Arc<str> = document.to_string().into();
+    let told = move || {
+        let document = Arc::clone(&document);
+        async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()) }
+    };
+    router.route("/v1/openapi.json", get(told))
 }
 
 /// The same without an answer for all other paths, for those who have one.
-pub(crate) fn routes(api: Api) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/history", get(history))
-        .route("/v1/events", get(events))
-        .route("/v1/snapshot", get(snapshot))
-        .route("/v1/down", post(down))
-        .route("/v1/services/{name}/restart", post(restart))
-        .route("/v1/services/{name}/stop", post(stop))
-        .route("/v1/services/{name}/start", post(start))
-        .route("/v1/services/{name}/scale", put(scale))
-        .route("/v1/services/{name}/environment", get(environment))
-        .route("/v1/traffic/{name}", put(traffic))
-        .route("/v1/scenarios", get(scenarios).delete(scenarios_stop))
-        .route(
-            "/v1/scenarios/{name}",
-            post(scenario_start).put(scenario_renew).delete(scenario_stop).get(scenario_report),
+pub(crate) fn routes(api: Api) -> Table {
+    let (read, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
+    Table::<Api>::new()
+        .on(read, "/v1/status", "Every service and instance, and where everything is reached.", status)
+        .on(read, "/v1/history", "What changed, by whom and when.", history)
+        .raw(
+            read,
+            "/v1/events",
+            "The same as it happens, as Server-Sent Events; `last-event-id` goes on where one stopped.",
+            "text/event-stream",
+            get(events),
         )
-        .route("/v1/instances", get(instances))
-        .route("/v1/instances/{service}/{id}", put(check_in).delete(check_out))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .on(read, "/v1/snapshot", "What the proxy runs, for people who look for a mistake of isobar's.", snapshot)
+        .on(post, "/v1/down", "Stop everything, dependents first.", down)
+        .on(post, "/v1/services/{name}/restart", "Replace every instance, one after another.", restart)
+        .on(post, "/v1/services/{name}/stop", "Stop every instance.", stop)
+        .on(post, "/v1/services/{name}/start", "Start what was stopped or given up.", start)
+        .on(put, "/v1/services/{name}/scale", "Change how many instances there are, until the file does.", scale)
+        .on(
+            read,
+            "/v1/services/{name}/environment",
+            "The variables a command in this service's place would have. Holds secrets.",
+            environment,
+        )
+        .on(put, "/v1/traffic/{name}", "Start, stop or change what the file's `traffic` asks.", traffic)
+        .on(read, "/v1/scenarios", "What the file has, and what plays.", scenarios)
+        .on(delete, "/v1/scenarios", "End and undo all that play.", scenarios_stop)
+        .on(post, "/v1/scenarios/{name}", "Play a scenario of the file, on a lease.", scenario_start)
+        .on(put, "/v1/scenarios/{name}", "Renew the lease of one that plays; without this it is undone.", scenario_renew)
+        .on(delete, "/v1/scenarios/{name}", "End it and undo it.", scenario_stop)
+        .on(read, "/v1/scenarios/{name}", "How far it is, and what was measured.", scenario_report)
+        .on(read, "/v1/instances", "Instances that checked in.", instances)
+        .on(
+            put,
+            "/v1/instances/{service}/{id}",
+            "Check in: an instance that isobar did not start says that it is there, for as long as its lease.",
+            check_in,
+        )
+        .on(delete, "/v1/instances/{service}/{id}", "Check out.", check_out)
         .with_state(api)
+        .layer_router(|router| router.layer(DefaultBodyLimit::max(BODY_MAX)))
 }
 
 /// Refuses what comes from where it may not; put it around everything that is served.
@@ -213,22 +245,32 @@ pub(crate) async fn unknown() -> Refusal {
     Refusal::not_found("no such path; the API is described at /v1/openapi.json")
 }
 
-async fn status(State(api): State<Api>) -> Json<Status> {
-    let status = Arc::clone(&api.status.borrow());
-    Json((*status).clone())
+type Ask<Q = Nothing, B = Nothing> = Asked<Api, Q, B>;
+
+async fn status(asked: Ask) -> Result<Status, Refusal> {
+    let status = Arc::clone(&asked.state.status.borrow());
+    Ok((*status).clone())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Since {
+    /// The number of the first change that is wanted.
     #[serde(default)]
     since: u64,
 }
 
-async fn history(State(api): State<Api>, Query(since): Query<Since>) -> Json<serde_json::Value> {
-    let history = lock(&api.history);
-    let (missed, changes) = history.since(since.since);
-    let changes: Vec<&Change> = changes.collect();
-    Json(serde_json::json!({"missed": missed, "changes": changes}))
+/// A part of the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Past {
+    /// Changes asked for that are no longer kept.
+    pub missed: u64,
+    pub changes: Vec<Change>,
+}
+
+async fn history(asked: Ask<Since>) -> Result<Past, Refusal> {
+    let history = lock(&asked.state.history);
+    let (missed, changes) = history.since(asked.query.since);
+    Ok(Past { missed, changes: changes.cloned().collect() })
 }
 
 /// Every change from now on (or from `last-event-id` on, as far as it is kept), as Server-Sent Events.
@@ -264,116 +306,157 @@ fn event_of(change: &Change) -> Event {
     Event::default().event("change").id(change.sequence.to_string()).data(data)
 }
 
-pub(crate) async fn ask(
-    api: &Api,
-    headers: &HeaderMap,
-    what: Command,
-) -> Result<Json<serde_json::Value>, Refusal> {
+/// Passes a wish on to whoever runs the system; the answer is theirs.
+pub(crate) async fn ask(api: &Api, headers: &HeaderMap, what: Command) -> Result<serde_json::Value, Refusal> {
     let who = headers.get("x-isobar-user").and_then(|it| it.to_str().ok()).unwrap_or("somebody over the API");
     let (reply, answer) = oneshot::channel();
     let request = Request { who: who.chars().take(100).collect(), what, reply };
     let busy = |message: &str| Refusal { status: 503, message: message.to_owned() };
     api.requests.try_send(request).map_err(|_| busy("too many wishes at once, or isobar is ending"))?;
-    answer.await.unwrap_or_else(|_| Err(busy("isobar is ending"))).map(Json)
+    answer.await.unwrap_or_else(|_| Err(busy("isobar is ending")))
 }
 
-type Answer = Result<Json<serde_json::Value>, Refusal>;
-
-async fn down(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::Down).await
+impl<Q, B> Ask<Q, B> {
+    async fn wish<A: for<'de> Deserialize<'de>>(&self, what: Command) -> Result<A, Refusal> {
+        promised(ask(&self.state, &self.headers, what).await?)
+    }
 }
 
-async fn restart(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    ask(&api, &headers, Command::Restart(name)).await
+/// Which service an order went to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ordered {
+    pub service: String,
 }
 
-async fn stop(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    ask(&api, &headers, Command::Stop(name)).await
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scaled {
+    pub service: String,
+    pub instances: u32,
 }
 
-async fn start(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    ask(&api, &headers, Command::Start(name)).await
+/// What a command in a service's place is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stead {
+    /// `web#0`
+    pub instance: String,
+    pub dir: String,
+    pub variables: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Traffic {
+    /// As it is now; null when it does not flow.
+    pub traffic: Option<TrafficStatus>,
+}
+
+async fn down(asked: Ask) -> Result<Nothing, Refusal> {
+    asked.wish(Command::Down).await
+}
+
+async fn restart(asked: Ask) -> Result<Ordered, Refusal> {
+    asked.wish(Command::Restart(asked.name("name"))).await
+}
+
+async fn stop(asked: Ask) -> Result<Ordered, Refusal> {
+    asked.wish(Command::Stop(asked.name("name"))).await
+}
+
+async fn start(asked: Ask) -> Result<Ordered, Refusal> {
+    asked.wish(Command::Start(asked.name("name"))).await
+}
+
+/// How many instances a service shall have.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Scale {
     instances: u32,
 }
 
-async fn scale(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let scale: Scale = read(&body)?;
-    ask(&api, &headers, Command::Scale(name, scale.instances)).await
+async fn scale(asked: Ask<Nothing, Scale>) -> Result<Scaled, Refusal> {
+    asked.wish(Command::Scale(asked.name("name"), asked.body.instances)).await
 }
 
-async fn environment(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    ask(&api, &headers, Command::Environment(name)).await
+async fn environment(asked: Ask) -> Result<Stead, Refusal> {
+    asked.wish(Command::Environment(asked.name("name"))).await
 }
 
-async fn traffic(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    Path(name): Path<String>,
-    body: Bytes,
-) -> Answer {
-    let change: TrafficChange = read(&body)?;
+async fn traffic(asked: Ask<Nothing, TrafficChange>) -> Result<Traffic, Refusal> {
+    let change = asked.body.clone();
     if change.rate_per_second.is_some_and(|it| !it.is_finite() || it < 0.0) {
         return Err(Refusal::wrong("`rate_per_second` must be a number of at least 0"));
     }
-    ask(&api, &headers, Command::Traffic(name, change)).await
+    asked.wish(Command::Traffic(asked.name("name"), change)).await
 }
 
-async fn snapshot(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::Snapshot).await
+async fn snapshot(asked: Ask) -> Result<Snapshot, Refusal> {
+    asked.wish(Command::Snapshot).await
 }
 
-async fn scenarios(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::Scenarios).await
+async fn scenarios(asked: Ask) -> Result<Document, Refusal> {
+    asked.wish(Command::Scenarios).await
 }
 
-async fn scenarios_stop(State(api): State<Api>, headers: HeaderMap) -> Answer {
-    ask(&api, &headers, Command::ScenarioStop(None)).await
+async fn scenarios_stop(asked: Ask) -> Result<Document, Refusal> {
+    asked.wish(Command::ScenarioStop(None)).await
 }
 
-async fn scenario_start(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    Path(name): Path<String>,
-    body: Bytes,
-) -> Answer {
-    let order = if body.is_empty() { ScenarioOrder::default() } else { read(&body)? };
-    ask(&api, &headers, Command::ScenarioStart(name, order)).await
+async fn scenario_start(asked: Ask<Nothing, ScenarioOrder>) -> Result<Document, Refusal> {
+    asked.wish(Command::ScenarioStart(asked.name("name"), asked.body.clone())).await
 }
 
-async fn scenario_renew(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
-    ask(&api, &headers, Command::ScenarioRenew(id)).await
+async fn scenario_renew(asked: Ask) -> Result<Document, Refusal> {
+    asked.wish(Command::ScenarioRenew(asked.name("name"))).await
 }
 
-async fn scenario_stop(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
-    ask(&api, &headers, Command::ScenarioStop(Some(id))).await
+async fn scenario_stop(asked: Ask) -> Result<Document, Refusal> {
+    asked.wish(Command::ScenarioStop(Some(asked.name("name")))).await
 }
 
-async fn scenario_report(State(api): State<Api>, headers: HeaderMap, Path(id): Path<String>) -> Answer {
-    ask(&api, &headers, Command::ScenarioReport(id)).await
+async fn scenario_report(asked: Ask) -> Result<Document, Refusal> {
+    asked.wish(Command::ScenarioReport(asked.name("name"))).await
 }
 
-async fn instances(State(api): State<Api>) -> Json<serde_json::Value> {
-    let now = (api.now)();
-    let registry = lock(&api.registry);
-    let all: Vec<serde_json::Value> = registry
-        .instances(now)
-        .map(|it| {
-            serde_json::json!({
-                "service": it.id.service, "id": it.id.id, "instance": it.said,
-                "health": format!("{:?}", it.health).to_lowercase(), "in_discovery": it.in_discovery,
-            })
-        })
-        .collect();
-    Json(serde_json::json!({"revision": registry.revision(), "instances": all}))
+/// An instance that checked in, and what is made of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Known {
+    pub service: String,
+    pub id: String,
+    /// What it said about itself.
+    pub instance: CheckIn,
+    /// `healthy`, `unhealthy`, `draining` or `gone`.
+    pub health: String,
+    /// Its lease runs. Without one it is kept for as long as it answers its checks.
+    pub in_discovery: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AllKnown {
+    /// Grows when who may be used changes.
+    pub revision: u64,
+    pub instances: Vec<Known>,
+}
+
+async fn instances(asked: Ask) -> Result<AllKnown, Refusal> {
+    let now = (asked.state.now)();
+    let registry = lock(&asked.state.registry);
+    let known = |it: crate::registry::Registered| Known {
+        service: it.id.service,
+        id: it.id.id,
+        instance: it.said,
+        health: format!("{:?}", it.health).to_lowercase(),
+        in_discovery: it.in_discovery,
+    };
+    Ok(AllKnown { revision: registry.revision(), instances: registry.instances(now).map(known).collect() })
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Lease {
+    /// From now; a day at most.
     #[serde(default = "default_lease")]
     lease_seconds: u64,
 }
@@ -382,42 +465,43 @@ const fn default_lease() -> u64 {
     30
 }
 
-async fn check_in(
-    State(api): State<Api>,
-    Path((service, id)): Path<(String, String)>,
-    Query(lease): Query<Lease>,
-    body: Bytes,
-) -> Answer {
-    let said: CheckIn = read(&body)?;
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckedIn {
+    pub lease_seconds: u64,
+    /// Said when nothing will be sent there for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+async fn check_in(asked: Ask<Lease, CheckIn>) -> Result<CheckedIn, Refusal> {
+    let (api, service, id) = (&asked.state, asked.name("service"), asked.name("id"));
     let now = (api.now)();
-    let lease = Nanos::from_secs(lease.lease_seconds.min(24 * 3_600));
+    let lease = Nanos::from_secs(asked.query.lease_seconds.min(24 * 3_600));
+    let is_named = api.status.borrow().services.iter().any(|it| it.name == service);
+    let note = (!is_named).then(|| {
+        format!("no service that runs here is called `{service}`; it is sent traffic if the file in force names it")
+    });
     let (before, after) = {
         let mut registry = lock(&api.registry);
         let before = registry.revision();
-        registry.check_in(now, InstanceId { service, id }, said, lease).map_err(|it| Refusal {
-            status: if it == Refused::Full { 507 } else { 422 },
-            message: it.to_string(),
+        registry.check_in(now, InstanceId { service, id }, asked.body.clone(), lease).map_err(|it| {
+            Refusal { status: if it == Refused::Full { 507 } else { 422 }, message: it.to_string() }
         })?;
         (before, registry.revision())
     };
     if before != after {
         api.registry_changed.notify_one();
     }
-    Ok(Json(serde_json::json!({"lease_seconds": lease.as_u64() / 1_000_000_000})))
+    Ok(CheckedIn { lease_seconds: lease.as_u64() / 1_000_000_000, note })
 }
 
-async fn check_out(State(api): State<Api>, Path((service, id)): Path<(String, String)>) -> Answer {
-    let id = InstanceId { service, id };
-    if !lock(&api.registry).check_out(&id) {
+async fn check_out(asked: Ask) -> Result<Nothing, Refusal> {
+    let id = InstanceId { service: asked.name("service"), id: asked.name("id") };
+    if !lock(&asked.state.registry).check_out(&id) {
         return Err(Refusal::not_found(format!("no instance `{}` of `{}` is registered", id.id, id.service)));
     }
-    api.registry_changed.notify_one();
-    Ok(Json(serde_json::json!({})))
-}
-
-fn read<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
-        .map_err(|error| Refusal::wrong(format!("the body is not what this path takes: {error}")))
+    asked.state.registry_changed.notify_one();
+    Ok(Nothing {})
 }
 
 /// A panic elsewhere left the data whole: nothing here is changed in two steps.

@@ -4,11 +4,11 @@
 
 use crate::api::{Refusal, lock};
 use crate::map::Map;
+use crate::table::Table;
 use crate::watch::Watched;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::collections::{BTreeMap, HashMap};
@@ -32,12 +32,19 @@ struct Exports {
     streams: Arc<Semaphore>,
 }
 
-pub(crate) fn routes(watched: Arc<Watched>) -> Router {
+pub(crate) fn routes(watched: Arc<Watched>) -> Table {
     let streams = Arc::new(Semaphore::new(hystrix::CONNECTIONS_MAX));
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/hystrix.stream", get(hystrix_stream))
-        .route("/vizceral", get(vizceral_document))
+    let (read, text, json) = (&Method::GET, "text/plain", "application/json");
+    Table::new()
+        .raw(read, "/metrics", "All numbers, as Prometheus reads them.", text, get(metrics))
+        .raw(
+            read,
+            "/hystrix.stream",
+            "Commands and pools, as the dashboards of Hystrix read them.",
+            "text/event-stream",
+            get(hystrix_stream),
+        )
+        .raw(read, "/vizceral", "The traffic, as Vizceral draws it.", json, get(vizceral_document))
         .with_state(Exports { watched, streams })
 }
 

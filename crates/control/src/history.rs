@@ -3,11 +3,12 @@
 //! Bounded: the oldest go first, and a reader that was away too long learns how much it missed instead of being told
 //! a story with a hole in it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// One change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// One more than the change before.
     pub sequence: u64,

@@ -36,6 +36,7 @@ pub mod registry;
 pub mod send;
 pub mod spans;
 pub mod status;
+pub mod table;
 pub mod tally;
 pub mod views;
 pub mod watch;

@@ -1,22 +1,23 @@
 //! What was promised, what was said about it, who makes series, and how applications hand on their traces (docs/live.md).
 
 use crate::api::{Api, lock};
+use crate::table::Table;
 use crate::watch::Watched;
-use axum::Router;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
-pub(crate) fn routes(watched: Arc<Watched>) -> Router {
-    Router::new()
-        .route("/v1/slo", get(slo))
-        .route("/v1/alerts", get(alerts))
-        .route("/v1/series", get(series))
-        .route("/v1/freshness", get(freshness))
+pub(crate) fn routes(watched: Arc<Watched>) -> Table {
+    let (read, json) = (&Method::GET, "application/json");
+    Table::new()
+        .raw(read, "/v1/slo", "What was promised, and how much of it is left.", json, get(slo))
+        .raw(read, "/v1/alerts", "What was said about promises.", json, get(alerts))
+        .raw(read, "/v1/series", "Who makes how many series.", json, get(series))
+        .raw(read, "/v1/freshness", "How old what is shown is.", json, get(freshness))
         .with_state(watched)
 }
 

@@ -1,9 +1,10 @@
 //! What a running system says about itself: the types of the API's answers, used by those who give and who read them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The whole of `GET /v1/status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The name of this run; two copies of one system have two.
     pub name: String,
@@ -29,7 +30,7 @@ pub struct Status {
 }
 
 /// Of the calls a service made while serving: how many carried the trace of a request it served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Handing {
     pub service: String,
     pub calls: u64,
@@ -41,7 +42,7 @@ pub struct Handing {
 }
 
 /// Where something can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
     /// `gateway`, `api`, `map`, `zipkin`, `otlp`.
     pub kind: String,
@@ -51,7 +52,7 @@ pub struct Address {
     pub note: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceStatus {
     pub name: String,
     pub kind: String,
@@ -63,7 +64,7 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceStatus {
     /// `web#0`
     pub name: String,
@@ -92,7 +93,7 @@ pub struct InstanceStatus {
     pub shared_by: Option<u32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficStatus {
     pub name: String,
     pub to: String,
@@ -106,7 +107,7 @@ pub struct TrafficStatus {
     pub p99_ms: Option<f64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScenarioStatus {
     pub name: String,
     pub at_ms: u64,

@@ -15,10 +15,10 @@ use crate::live::{NodeRecord, flag};
 use crate::map::{GATEWAY, Map, Node};
 use crate::numbers::{Counts, Numbers};
 use crate::status::{InstanceStatus, ServiceStatus, Status};
+use crate::table::Table;
 use crate::watch::Watched;
-use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
@@ -753,12 +753,13 @@ pub(crate) struct Views {
 }
 
 /// The paths of this module.
-pub(crate) fn routes(api: Api, watched: Arc<Watched>) -> Router {
-    Router::new()
-        .route("/v1/stat", get(stat))
-        .route("/v1/edges", get(edges))
-        .route("/v1/tap", get(tap::tap))
-        .route("/v1/traces", get(traces::traces))
+pub(crate) fn routes(api: Api, watched: Arc<Watched>) -> Table {
+    let (read, json) = (&Method::GET, "application/json");
+    Table::new()
+        .raw(read, "/v1/stat", "Services by one filter, a row each (docs/live.md).", json, get(stat))
+        .raw(read, "/v1/edges", "Who calls whom, a row each.", json, get(edges))
+        .raw(read, "/v1/tap", "Requests as they finish.", "text/event-stream", get(tap::tap))
+        .raw(read, "/v1/traces", "Traces by one filter.", json, get(traces::traces))
         .with_state(Views { api, watched })
 }
 

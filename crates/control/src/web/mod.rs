@@ -7,6 +7,7 @@ use crate::api::{self, Api, Refusal, lock};
 use crate::live::Frame;
 use crate::map::Map;
 use crate::page::{self, LogLine};
+use crate::table::Table;
 use crate::watch::Watched;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -67,6 +68,11 @@ impl std::fmt::Debug for Web {
 
 /// The API's paths and the map's.
 pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> Router {
+    api::serve(table(api, watched, page, logs))
+}
+
+/// The paths that are told about; behind them is an answer for all others.
+fn table(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> Table {
     let web = Web {
         api: api.clone(),
         watched: Arc::clone(&watched),
@@ -77,22 +83,34 @@ pub fn router(api: Api, watched: Arc<Watched>, page: Page, logs: Arc<Logs>) -> R
         places: Arc::new(Semaphore::new(PAGES_MAX)),
         pens: Arc::new(Semaphore::new(1)),
     };
-    Router::new()
-        .route("/v1/map", get(map))
-        .route("/v1/live", get(live))
-        .route("/v1/live/events", get(live_events))
-        .route("/v1/nodes/{name}", get(node))
-        .route("/v1/map/view", get(zoom::view))
-        .route("/v1/zoom", get(zoom::zoom))
-        .route("/v1/act", post(acts::act))
-        .route("/v1/acts", get(acts::acts))
-        .fallback(other)
-        .layer(DefaultBodyLimit::max(SPANS_BYTES_MAX))
-        .with_state(web)
-        .merge(crate::exports::routes(Arc::clone(&watched)))
-        .merge(crate::observed::routes(Arc::clone(&watched)))
-        .merge(crate::views::routes(api.clone(), watched))
-        .merge(api::routes(api))
+    let (read, json) = (&Method::GET, "application/json");
+    let table = Table::<Web>::new()
+        .raw(read, "/v1/map", "The system as drawn (docs/live.md).", json, get(map))
+        .raw(
+            read,
+            "/v1/live",
+            "Frames of live numbers, over a WebSocket.",
+            "application/octet-stream",
+            get(live),
+        )
+        .raw(
+            read,
+            "/v1/live/events",
+            "The same as Server-Sent Events.",
+            "text/event-stream",
+            get(live_events),
+        )
+        .raw(read, "/v1/nodes/{name}", "Everything about one service.", json, get(node))
+        .raw(read, "/v1/map/view", "A part of the map, drawn anew.", json, get(zoom::view))
+        .raw(read, "/v1/zoom", "How the map can be grouped.", json, get(zoom::zoom))
+        .raw(&Method::POST, "/v1/act", "An act of the page (docs/live.md).", json, post(acts::act))
+        .raw(read, "/v1/acts", "What was done through the page, newest first.", json, get(acts::acts))
+        .layer_router(|router| router.fallback(other).layer(DefaultBodyLimit::max(SPANS_BYTES_MAX)))
+        .with_state(web);
+    let exports = crate::exports::routes(Arc::clone(&watched));
+    let observed = crate::observed::routes(Arc::clone(&watched));
+    let views = crate::views::routes(api.clone(), watched);
+    api::routes(api).merge(table).merge(exports).merge(observed).merge(views)
 }
 
 async fn map(State(web): State<Web>) -> Response {
@@ -390,6 +408,47 @@ fn from_telemetry(answer: telemetry::http::Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The whole document is kept in docs/, so that a change of the API is seen in review as what it is. After one that
+    /// is meant: `ISOBAR_WRITE=1 cargo test -p control openapi`.
+    #[test]
+    fn openapi_is_as_published() {
+        let now: Arc<dyn Fn() -> Nanos + Send + Sync> = Arc::new(|| Nanos::ZERO);
+        let api = Api {
+            requests: tokio::sync::mpsc::channel(1).0,
+            status: tokio::sync::watch::channel(Arc::default()).1,
+            history: Arc::default(),
+            changes: broadcast::channel(1).0,
+            registry: Arc::default(),
+            registry_changed: Arc::default(),
+            token: "".into(),
+            now: Arc::clone(&now),
+        };
+        let watched = Watched::new(crate::watch::Clocks { now, started_unix_ms: 0 });
+        let page: Page = |_, _, _| (404, Vec::new(), &[][..]);
+        let (_, document) = table(api, watched, page, Arc::new(|_: &str, _: usize| Vec::new())).finish();
+        let text = format!("{document:#}\n");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        if std::env::var_os("ISOBAR_WRITE").is_some() {
+            std::fs::write(path, &text).expect("it can be written");
+        }
+        let published = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            text == published,
+            "the API changed; if it should have: ISOBAR_WRITE=1 cargo test -p control openapi"
+        );
+        for (path, of) in document["paths"].as_object().expect("paths") {
+            for (method, it) in of.as_object().expect("methods") {
+                assert!(it["summary"].as_str().is_some_and(|it| it.ends_with('.')), "{method} {path}");
+            }
+        }
+        let reference = document.to_string();
+        let defined = document["components"]["schemas"].as_object().expect("schemas");
+        for part in reference.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap_or_default();
+            assert!(defined.contains_key(name), "{name} is named and not defined");
+        }
+    }
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
