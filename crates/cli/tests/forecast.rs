@@ -1,7 +1,7 @@
 //! Is the forecast right? The shop, forecast and run for real from the same file, operation by operation.
 //!
-//! It needs a machine that does nothing else, so it is not among the tests that run beside builds: `.ci/run` runs it alone,
-//! with `--ignored`. Retries are forbidden in both, so that what is compared is work, waiting and distance and not the luck
+//! It needs a machine that does nothing else, so it is not among the tests that run beside builds. Alone:
+//! `cargo test --profile quick -p cli --test forecast -- --ignored --nocapture`. Retries are forbidden in both, so that what is compared is work, waiting and distance and not the luck
 //! of a second try. Distances are left out of both (`--here`): one machine has none.
 //!
 //! **Tolerance.** p50 and p99 of an operation, as its callers see it, are within 10 % of the forecast, or within half a
