@@ -282,6 +282,7 @@ fn services() -> Vec<(&'static str, Value)> {
         ("endpoints", said(texts(), "Addresses, when it runs elsewhere.")),
         ("health", reference("health")),
         ("concurrency", said(integer(1, 1_000_000), "Requests one instance works on at once.")),
+        ("cores", said(integer(1, 1_024), "Cores that the work of one instance shares, in a forecast.")),
         ("queue", reference("queue")),
         ("priority", reference("priority")),
         (

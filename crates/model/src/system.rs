@@ -165,6 +165,8 @@ pub struct Service {
     pub health: Health,
     /// Requests one instance works on at once; `None` is without limit.
     pub concurrency: Option<At<u32>>,
+    /// Cores that the work of one instance shares; `None`: every piece of work has one of its own.
+    pub cores: Option<At<u32>>,
     pub queue: At<Queue>,
     pub operations: IdVec<Operation>,
     /// What it needs to run beyond its operations' calls: `needs`.

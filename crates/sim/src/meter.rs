@@ -194,6 +194,8 @@ pub struct InstanceMeter {
     pub failed: u64,
     /// Integral of places in use over time, in nanoseconds.
     pub busy: u128,
+    /// Integral of cores in use over time, where work shares cores.
+    pub working: u128,
     /// Integral of requests waiting over time.
     pub waiting: u128,
     pub waiting_max: u32,
@@ -324,6 +326,7 @@ impl Meters {
             a.ok += b.ok;
             a.failed += b.failed;
             a.busy += b.busy;
+            a.working += b.working;
             a.waiting += b.waiting;
             a.waiting_max = a.waiting_max.max(b.waiting_max);
             a.up += b.up;

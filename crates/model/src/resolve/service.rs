@@ -47,6 +47,7 @@ impl<'n> Resolver<'n, '_> {
             endpoints: Vec::new(),
             health: default_health(Kind::Http),
             concurrency: None,
+            cores: None,
             queue: At::new(Queue::default(), name.span),
             operations: units::IdVec::new(),
             needs: Vec::new(),
@@ -110,6 +111,7 @@ impl<'n> Resolver<'n, '_> {
         };
         service.concurrency =
             f.get("concurrency").and_then(|it| self.count(it, "concurrency", 1..=1_000_000));
+        service.cores = f.get("cores").and_then(|it| self.count(it, "`cores`", 1..=1_024));
         if let Some(queue) = f.get("queue").and_then(|it| self.queue(it)) {
             service.queue = queue;
         }

@@ -124,6 +124,8 @@ pub struct Station {
     pub instances: Span32,
     pub operations: Span32,
     pub concurrency: u32,
+    /// That the work of one instance shares.
+    pub cores: Option<u32>,
     pub queue: Queue,
     pub everywhere: bool,
     pub same_zone: bool,

@@ -12,9 +12,10 @@ pub struct Demand {
     pub rate: f64,
     /// Mean seconds that one request holds one of the places `concurrency` allows.
     pub holding: f64,
-    /// `rate · holding / (instances · concurrency)`; zero where concurrency has no limit.
+    /// `rate · holding / (instances · concurrency)`, or of the cores that work shares if they are scarcer; zero where
+    /// neither has a limit.
     pub utilisation: f64,
-    /// It has no bound on its queue, so that above 1 the queue grows without end.
+    /// It has no bound on its queue, or on what shares its cores, so that above 1 they grow without end.
     pub unbounded: bool,
 }
 
@@ -70,15 +71,36 @@ pub fn demands(plan: &Plan, load: f64) -> Vec<Demand> {
             let most = station.autoscale.as_ref().map_or(standing as f64, |it| f64::from(it.max));
             let places = most * f64::from(station.concurrency);
             let limited = station.concurrency != u32::MAX && places > 0.0;
+            let working: f64 = station
+                .operations
+                .iter()
+                .map(|it| rates[it as usize] * own_work(plan, it as usize, 1.0 - hits[index]))
+                .sum();
+            let cores = station.cores.map(|it| most * f64::from(it)).filter(|it| *it > 0.0);
             Demand {
                 station: index as u32,
                 rate,
                 holding: if rate > 0.0 { busy / rate } else { 0.0 },
-                utilisation: if limited { busy / places } else { 0.0 },
-                unbounded: station.queue.max.is_none(),
+                utilisation: (if limited { busy / places } else { 0.0 })
+                    .max(cores.map_or(0.0, |cores| working / cores)),
+                unbounded: station.queue.max.is_none() || (cores.is_some() && !limited),
             }
         })
         .collect()
+}
+
+/// Mean seconds of an operation's own work: all that is none of somebody else's answer.
+fn own_work(plan: &Plan, operation: usize, misses: f64) -> f64 {
+    fn of(plan: &Plan, step: &Step) -> f64 {
+        match step {
+            Step::Work(law, _) => law.mean_nanos() / 1e9,
+            Step::All(leaves) => leaves.iter().map(|leaf| of(plan, &plan.steps[leaf as usize])).sum(),
+            Step::Call(_) => 0.0,
+        }
+    }
+    let operation = &plan.operations[operation];
+    let between: f64 = operation.script.iter().map(|step| of(plan, &plan.steps[step as usize])).sum();
+    operation.law.mean_nanos() / 1e9 + misses * between
 }
 
 /// Adds the rates a step asks of others and returns the mean time it takes, the answers of others included.

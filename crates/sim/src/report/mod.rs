@@ -15,7 +15,7 @@ pub use timeline::{Came, Happened};
 pub use verdict::{Change, Finding, Verdict};
 
 use crate::meter::{Cause, EdgeMeter, Failures, Meters, Requests};
-use crate::plan::{Plan, StationKind};
+use crate::plan::{Plan, Station, StationKind};
 use crate::run::{Forecast, Run};
 use crate::stats::Estimate;
 use model::system::{Expectation, Limit, Measure};
@@ -337,14 +337,19 @@ impl View<'_> {
             .collect()
     }
 
-    /// The share of places in use of a range of instances, run by run.
-    fn utilisation(&self, instances: std::ops::Range<u32>, concurrency: u32) -> Option<Estimate> {
-        (concurrency != u32::MAX).then(|| {
+    /// The share in use of what a range of instances has least of, run by run: its places, or its cores.
+    fn utilisation(&self, instances: std::ops::Range<u32>, station: &Station) -> Option<Estimate> {
+        let (concurrency, cores) = (station.concurrency, station.cores);
+        (concurrency != u32::MAX || cores.is_some()).then(|| {
             self.each(|meters| {
                 let mine = &meters.instances[instances.start as usize..instances.end as usize];
-                let busy: u128 = mine.iter().map(|it| it.busy).sum();
-                let up: u128 = mine.iter().map(|it| it.up).sum();
-                busy as f64 / (up as f64 * f64::from(concurrency)).max(1.0)
+                let up = mine.iter().map(|it| it.up).sum::<u128>() as f64;
+                let used = |busy: u128, of: u32| busy as f64 / (up * f64::from(of)).max(1.0);
+                let places = match concurrency {
+                    u32::MAX => 0.0,
+                    _ => used(mine.iter().map(|it| it.busy).sum(), concurrency),
+                };
+                cores.map_or(places, |it| places.max(used(mine.iter().map(|it| it.working).sum(), it)))
             })
             .within(0.0, 1.0)
         })
@@ -369,7 +374,7 @@ impl View<'_> {
                         .filter(|it| self.plan.instances[*it as usize].initial)
                         .count() as u32,
                     requests: self.calls_to(index as u32, None),
-                    utilisation: self.utilisation(station.instances.iter(), station.concurrency),
+                    utilisation: self.utilisation(station.instances.iter(), station),
                     busy: self.each(|it| sum(it, &|it| it.busy)),
                     waiting: self.each(|it| sum(it, &|it| it.waiting)),
                     waiting_max: station
@@ -458,7 +463,7 @@ impl View<'_> {
                     place: plan.locations[it.location as usize].name.clone(),
                     rate: self.rate(|meters| meters.instances[index].arrivals),
                     failed_per_second: self.mean_rate(|meters| meters.instances[index].failed),
-                    utilisation: self.utilisation(index as u32..index as u32 + 1, station.concurrency),
+                    utilisation: self.utilisation(index as u32..index as u32 + 1, station),
                     waiting: self
                         .each(|meters| meters.instances[index].waiting as f64 / (self.seconds * 1e9)),
                     up_share: total.up as f64 / (self.seconds * 1e9 * runs),

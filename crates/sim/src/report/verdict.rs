@@ -561,7 +561,10 @@ fn connection_share(view: &View<'_>, pair: u32) -> f64 {
 /// it, since the cheapest that helps is wanted.
 fn more_replicas(view: &View<'_>, service: &ServiceReport) -> Vec<Remedy> {
     let Some(station) = view.plan.station_named(&service.name) else { return Vec::new() };
-    let limited = view.plan.stations[station as usize].concurrency != u32::MAX;
+    let limited = {
+        let station = &view.plan.stations[station as usize];
+        station.concurrency != u32::MAX || station.cores.is_some()
+    };
     let Some(utilisation) =
         service.utilisation.map(|it| it.value).filter(|_| limited && service.instances > 0)
     else {

@@ -170,7 +170,7 @@ impl World<'_> {
         if takes.is_zero() {
             self.on_work(now, key)
         } else {
-            self.events.schedule(now + takes, key.event(kind::WORK))
+            self.work(now, index, takes, key.event(kind::WORK))
         }
     }
 
@@ -254,9 +254,10 @@ impl World<'_> {
             Step::Work(_, sampler) => {
                 let Some(job) = self.jobs.get(key) else { return Leaf::Done };
                 let draw = job.draw.child(u64::from(leaf) << 8).for_purpose(Purpose::Work);
-                let factor = self.instances[job.instance as usize].slow * self.bias.work;
+                let index = job.instance as usize;
+                let factor = self.instances[index].slow * self.bias.work;
                 let takes = sampler.at_tail(draw.tail()).mul_f64(factor);
-                self.events.schedule(now + takes, key.event(kind::LEAF));
+                self.work(now, index, takes, key.event(kind::LEAF));
                 Leaf::Pending
             }
             Step::Call(call) => self.start_call(now, key, *call, leaf),
@@ -431,6 +432,7 @@ impl World<'_> {
         }
         self.measure(now, index);
         self.instances[index].busy = 0;
+        self.stop_work(now, index);
     }
 
     /// After a pause or a change of limits: whoever can start does.

@@ -16,6 +16,7 @@ mod load;
 mod network;
 mod outbound;
 mod scale;
+mod share;
 mod store;
 mod topic;
 
@@ -32,6 +33,7 @@ use policy::settings::Priority;
 use policy::settings::Queue as Settings;
 use policy::{Deadline, HedgeState, Outcome, Permit, Queue, RetryState, Ticket};
 use scale::ScaleState;
+use share::Share;
 use store::StoreState;
 use topic::TopicState;
 use units::Nanos;
@@ -59,6 +61,7 @@ mod kind {
     pub(super) const LOOK: u8 = 18;
     pub(super) const SCALE: u8 = 19;
     pub(super) const GROW: u8 = 20;
+    pub(super) const SHARE: u8 = 21;
 }
 
 /// A failure on its way up: what first went wrong, and what the next caller sees of it.
@@ -275,6 +278,8 @@ pub(crate) struct World<'p> {
     calls: Slab<CallState>,
     attempts: Slab<AttemptState>,
     instances: Vec<Instance>,
+    /// Of each instance, if its work shares cores.
+    shares: Vec<Option<Share>>,
     outbounds: Vec<Outbound>,
     /// Of each pair: its first outbound; one for each instance of the caller follows.
     first_outbound: Vec<u32>,
@@ -313,6 +318,8 @@ impl<'p> World<'p> {
     ) -> Self {
         let root = Draw::new(seed).child(replication);
         let instances: Vec<Instance> = plan.instances.iter().map(|it| Instance::new(plan, it)).collect();
+        let shares = plan.instances.iter().map(|it| plan.stations[it.station as usize].cores.map(Share::new));
+        let shares: Vec<Option<Share>> = shares.collect();
         let mut callers_of = vec![Vec::new(); plan.stations.len()];
         for (pair, it) in plan.pairs.iter().enumerate() {
             callers_of[it.callee as usize].push(pair as u32);
@@ -341,6 +348,7 @@ impl<'p> World<'p> {
             calls: Slab::new(),
             attempts: Slab::new(),
             instances,
+            shares,
             outbounds: Vec::new(),
             first_outbound: Vec::new(),
             callers_of,
@@ -436,6 +444,7 @@ impl<'p> World<'p> {
             kind::GROW => self.on_grow(now, event),
             kind::LOOK => self.on_look(now, event),
             kind::DELIVER => self.on_deliver(now, event.id),
+            kind::SHARE => self.on_share(now, event.id),
             other => debug_assert!(false, "no event is of kind {other}"),
         }
     }
@@ -477,6 +486,9 @@ impl<'p> World<'p> {
         let meter = &mut self.meters.instances[instance];
         meter.busy += passed * u128::from(it.busy);
         meter.waiting += passed * it.queue.len() as u128;
+        if let Some(share) = &self.shares[instance] {
+            meter.working += passed * u128::from(share.cores_in_use());
+        }
         if it.standing == Standing::Up {
             meter.up += passed;
         }

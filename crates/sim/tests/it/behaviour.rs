@@ -223,9 +223,13 @@ scenarios:
 #[test]
 fn an_overload_without_bound_is_refused_by_name() {
     let text = "isobar: 1\nservices:\n  audio: {concurrency: 1, queue: unbounded, operations: {op: 10ms}}\ntraffic:\n  users: {to: audio \"op\", rate: 170/s}\n";
-    let plan = plan(text);
-    let error = sim::forecast(&plan, &Options::default(), &|_| true).unwrap_err().to_string();
-    assert!(error.contains("`audio` has utilisation 1.7 at 170/s: the queue grows without end"), "{error}");
+    for bound in ["concurrency: 1, queue: unbounded", "cores: 1"] {
+        let text = text.replace("concurrency: 1, queue: unbounded", bound);
+        let plan = plan(&text);
+        let error = sim::forecast(&plan, &Options::default(), &|_| true).unwrap_err().to_string();
+        assert!(error.contains("`audio` has utilisation 1.7 at 170/s: "), "{bound}: {error}");
+        assert!(error.contains("grows without end"), "{bound}: {error}");
+    }
 }
 
 #[test]

@@ -110,6 +110,38 @@ fn closed_forms_mm1_mean_quantiles_and_littles_law() {
 }
 
 /// The alarm rings: two percent more work than the file says is noticed.
+/// Share of time that cores were in use, of the first service's instances.
+fn cores_in_use(meters: &Meters) -> f64 {
+    meters.instances[0].working as f64 / meters.instances[0].up as f64
+}
+
+#[test]
+fn closed_forms_processor_sharing_does_not_mind_how_work_varies() {
+    for rho in LOADS {
+        for work in ["exponential(mean 1ms)", "gamma(mean 1ms, cv 2)", "1ms"] {
+            let text = one_service(
+                &format!("cores: 1, operations: {{read: \"{work}\"}}"),
+                &format!("rate: {}/s", rho * 1_000.0),
+            );
+            let plan = plan(&text);
+            let forecast = run(&plan, &options());
+            agrees(&format!("M/G/1-PS {rho} {work} mean"), &forecast, 1.0 / (1.0 - rho), mean_ms);
+            agrees(&format!("M/G/1-PS {rho} {work} number"), &forecast, rho / (1.0 - rho), present(0..1));
+            agrees(&format!("M/G/1-PS {rho} {work} cores"), &forecast, rho, cores_in_use);
+        }
+        // Where work has no memory, four that share and four that queue hold the same number.
+        let text = one_service(
+            "cores: 4, operations: {read: exponential(mean 1ms)}",
+            &format!("rate: {}/s", rho * 4_000.0),
+        );
+        let plan = plan(&text);
+        let b = erlang_b(4, 4.0 * rho);
+        let waits = b / (1.0 - rho + rho * b);
+        let number = 4.0 * rho + waits * rho / (1.0 - rho);
+        agrees(&format!("M/M/4-PS {rho} number"), &run(&plan, &options()), number, present(0..1));
+    }
+}
+
 #[test]
 fn closed_forms_notice_an_engine_that_is_two_percent_off() {
     let text = one_service(

@@ -34,6 +34,7 @@ fn file(shape: &Shape) -> String {
         let work = pick(it[3], &["1ms", "exponential(mean 3ms)", "lognormal(p50 2ms, p99 20ms)", "0"]);
         let errors = pick(it[4], &["0%", "1%", "20%", "100%"]);
         let discovery = pick(it[6], &["region", "everywhere"]);
+        let cores = pick(it[6] >> 1, &["", "", "cores: 1, ", "cores: 3, "]);
         let mut calls = String::new();
         for to in n + 1..=last {
             match it[5].wrapping_add(to as u8) % 5 {
@@ -55,7 +56,7 @@ fn file(shape: &Shape) -> String {
         };
         writeln!(
             text,
-            "  s{n}: {{{kind}replicas: {replicas}, concurrency: {concurrency}, queue: {queue}, discovery: {discovery}, operations: {{op: {{work: \"{work}\", errors: {errors}, idempotent: true, request: 1KiB, calls: [{calls}]}}}}}}"
+            "  s{n}: {{{kind}replicas: {replicas}, concurrency: {concurrency}, {cores}queue: {queue}, discovery: {discovery}, operations: {{op: {{work: \"{work}\", errors: {errors}, idempotent: true, request: 1KiB, calls: [{calls}]}}}}}}"
         )
         .unwrap();
     }
@@ -139,6 +140,8 @@ proptest! {
             for (meter, instance) in it.meters.instances.iter().zip(&plan.instances) {
                 let places = u128::from(plan.stations[instance.station as usize].concurrency);
                 prop_assert!(meter.busy <= places * 3_000_000_000, "{}", text);
+                let cores = u128::from(plan.stations[instance.station as usize].cores.unwrap_or(0));
+                prop_assert!(meter.working <= cores * 3_000_000_000, "{}", text);
                 prop_assert!(meter.up <= 3_000_000_000);
             }
             for (meter, edge) in it.meters.edges.iter().zip(&plan.edges) {
