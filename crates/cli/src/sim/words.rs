@@ -51,7 +51,10 @@ fn headline(text: &mut String, report: &Report, color: bool) {
     let _ = writeln!(text, "{}: {}{stop} {rest}", paint(&name, "1", color), paint(word, code, color));
     if report.partial {
         let _ = match report.runs_ended {
-            0 => writeln!(text, "stopped early: this is {} of one run, not the whole of it", report.measured),
+            0 => {
+                let measured = telemetry::views::duration(report.measured);
+                writeln!(text, "stopped early: this is {measured} of one run, not the whole of it")
+            }
             ended => writeln!(text, "stopped early: {ended} runs came to their end"),
         };
     }
