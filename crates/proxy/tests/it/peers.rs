@@ -62,7 +62,7 @@ fn nginx() -> Option<Peer> {
             .map(|it| format!("{it}_temp_path {}/{it};\n", folder.display()))
             .concat();
         format!(
-            "daemon off; pid {0}/pid; error_log {0}/error.log; worker_processes 1;\nevents {{}}\nhttp {{\n{temp}access_log off;\n\
+            "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; worker_processes 1;\nevents {{}}\nhttp {{\n{temp}access_log off;\n\
              keepalive_timeout 75; client_max_body_size 0;\nserver {{ listen {address};\n\
              location / {{ return 200 \"nginx $request_method $request_uri\\n\"; }}\n\
              location /big {{ root {0}; }}\nlocation /gone {{ return 204; }} }} }}\n",
