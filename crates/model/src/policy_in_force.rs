@@ -51,14 +51,15 @@ impl Edges {
         Self { rules, index }
     }
 
-    /// The rules that match a call, the most specific first.
+    /// The rules that match a call, the most specific first. `caller` is `None` for one the file does not name: users
+    /// who ask a service directly.
     pub fn matching(
         &self,
-        caller: Caller,
+        caller: Option<Caller>,
         service: ServiceId,
         operation: Option<OperationId>,
     ) -> impl Iterator<Item = &EdgeRule> {
-        let (caller, service) = (Some(caller), Some(service));
+        let service = Some(service);
         let with_operation = operation.map(|_| (caller, service, operation));
         let of_anyone = operation.map(|_| (None, service, operation));
         let selectors = [
@@ -75,11 +76,17 @@ impl Edges {
 }
 
 impl System {
-    /// The policy of calls from `caller` to `operation` of `service` (`None`: the service as a whole).
-    pub fn policy(&self, caller: Caller, service: ServiceId, operation: Option<OperationId>) -> InForce {
+    /// The policy of calls from `caller` (`None`: users who ask it directly) to `operation` of `service` (`None`: the
+    /// service as a whole).
+    pub fn policy(
+        &self,
+        caller: impl Into<Option<Caller>>,
+        service: ServiceId,
+        operation: Option<OperationId>,
+    ) -> InForce {
         let mut settings = EdgeSettings::default();
         let mut set_by = SetBy::default();
-        for rule in self.edges.matching(caller, service, operation) {
+        for rule in self.edges.matching(caller.into(), service, operation) {
             let EdgeOverrides {
                 timeout,
                 retry,

@@ -280,9 +280,17 @@ fn services() -> Vec<(&'static str, Value)> {
         ("reach", words(&["any", "same-zone"])),
         ("run", said(reference("run"), "How to start it; without it the service is synthetic.")),
         ("endpoints", said(texts(), "Addresses, when it runs elsewhere.")),
+        (
+            "tls",
+            said(
+                object(vec![("ca", text()), ("server_name", text()), ("cert", text()), ("key", text())]),
+                "Speaks TLS to `endpoints`; `{}` trusts whom the machine trusts.",
+            ),
+        ),
         ("health", reference("health")),
         ("concurrency", said(integer(1, 1_000_000), "Requests one instance works on at once.")),
         ("cores", said(integer(1, 1_024), "Cores that the work of one instance shares, in a forecast.")),
+        ("burn", said(share(), "The part of its work that computes for real where `isobar up` plays it.")),
         ("queue", reference("queue")),
         ("priority", reference("priority")),
         (

@@ -138,6 +138,21 @@ pub enum Kind {
     External,
 }
 
+impl Kind {
+    /// As the file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Cache => "cache",
+            Self::Store => "store",
+            Self::Queue => "queue",
+            Self::External => "external",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     Http1,
@@ -162,11 +177,15 @@ pub struct Service {
     pub run: Option<Run>,
     /// Addresses of a service that runs elsewhere.
     pub endpoints: Vec<At<String>>,
+    /// How those are spoken to, if not in the clear.
+    pub tls: Option<TlsBehind>,
     pub health: Health,
     /// Requests one instance works on at once; `None` is without limit.
     pub concurrency: Option<At<u32>>,
     /// Cores that the work of one instance shares; `None`: every piece of work has one of its own.
     pub cores: Option<At<u32>>,
+    /// The part of its work that computes where `isobar up` plays it; the rest waits.
+    pub burn: Percent,
     pub queue: At<Queue>,
     pub operations: IdVec<Operation>,
     /// What it needs to run beyond its operations' calls: `needs`.
@@ -578,6 +597,17 @@ pub struct Tls {
     pub cert: At<String>,
     pub key: At<String>,
     pub client_ca: Option<At<String>>,
+}
+
+/// TLS towards a service that runs elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct TlsBehind {
+    /// Who may have signed its certificate; whom the machine trusts if nothing is said.
+    pub ca: Option<At<String>>,
+    /// The name in its certificate; the endpoint's host if nothing is said.
+    pub server_name: Option<At<String>>,
+    /// Certificate and key that we show.
+    pub client: Option<(At<String>, At<String>)>,
 }
 
 #[derive(Clone, Debug)]

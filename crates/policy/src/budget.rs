@@ -70,6 +70,13 @@ impl Budget {
         deposits.saturating_add(self.reserve).saturating_sub(withdrawals) / RETRY
     }
 
+    /// Millionths of a retry that are left, and that the recent past allows in all; reads only.
+    pub fn level(&self, now: Nanos) -> (u64, u64) {
+        let [deposits, withdrawals] = self.window.peek(now);
+        let allowed = deposits.saturating_add(self.reserve);
+        (allowed.saturating_sub(withdrawals), allowed)
+    }
+
     /// Retries refused since the beginning.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -132,7 +139,9 @@ mod tests {
         assert_eq!(budget.refused(), 1);
         (0..5).for_each(|_| budget.on_request(Nanos::from_secs(5)));
         assert_eq!(budget.left(Nanos::from_secs(5)), 1);
+        assert_eq!(budget.level(Nanos::from_secs(5)), (RETRY, 2 * RETRY));
         assert_eq!(budget.left(Nanos::from_secs(16)), 0);
+        assert_eq!(budget.level(Nanos::from_secs(16)), (0, 0));
     }
 
     proptest! {

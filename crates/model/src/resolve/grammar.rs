@@ -54,6 +54,11 @@ pub(super) fn bad_template(path: &str) -> Option<String> {
     None
 }
 
+/// A host as a certificate names it: a DNS name or an IP address, without a port.
+pub(super) fn is_server_name(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok() || (!text.contains(':') && is_address(&format!("{text}:1")))
+}
+
 /// `127.0.0.1:80`, `[::1]:80` or `db.example:5432`.
 pub(super) fn is_address(text: &str) -> bool {
     if let Ok(address) = text.parse::<SocketAddr>() {

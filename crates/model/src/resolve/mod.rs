@@ -29,6 +29,7 @@ use names::Names;
 pub(crate) use names::is_name;
 use std::collections::HashMap;
 use suggest::misspelt;
+pub use suggest::suggestion;
 use units::Dist;
 
 /// Beyond this many mistakes nobody reads on, and a hostile file must not fill the memory with them.

@@ -2,12 +2,12 @@
 
 use super::Resolver;
 use super::fields::shorten;
-use super::grammar::is_address;
+use super::grammar::{is_address, is_server_name};
 use crate::diagnostic::Diagnostic;
 use crate::span::{At, Span};
 use crate::system::{
     Cache, Check, Consistency, Discovery, Health, Kind, Need, Placement, Protocol, Reach, Replicas, Run,
-    Service, ServiceId, Slo, Store, Topic, Until, Version,
+    Service, ServiceId, Slo, Store, TlsBehind, Topic, Until, Version,
 };
 use crate::text::{Entry, Node};
 use indexmap::IndexMap;
@@ -45,9 +45,11 @@ impl<'n> Resolver<'n, '_> {
             reach: Reach::default(),
             run: None,
             endpoints: Vec::new(),
+            tls: None,
             health: default_health(Kind::Http),
             concurrency: None,
             cores: None,
+            burn: Percent::ZERO,
             queue: At::new(Queue::default(), name.span),
             operations: units::IdVec::new(),
             needs: Vec::new(),
@@ -105,6 +107,16 @@ impl<'n> Resolver<'n, '_> {
         if let Some(list) = f.get("endpoints") {
             service.endpoints = self.endpoints(list);
         }
+        if let Some(entry) = f.entry("tls") {
+            service.tls = self.tls_behind(&entry.value);
+            if f.entry("endpoints").is_none() {
+                self.report(
+                    Diagnostic::error("E0211", entry.key_span, "`tls` without `endpoints`")
+                        .label("what is started here is spoken to in the clear")
+                        .help("`tls` says how to speak to a service that runs elsewhere: add `endpoints`, or remove it"),
+                );
+            }
+        }
         service.health = match f.get("health") {
             Some(node) => self.health(node, service.kind),
             None => default_health(service.kind),
@@ -112,6 +124,9 @@ impl<'n> Resolver<'n, '_> {
         service.concurrency =
             f.get("concurrency").and_then(|it| self.count(it, "concurrency", 1..=1_000_000));
         service.cores = f.get("cores").and_then(|it| self.count(it, "`cores`", 1..=1_024));
+        if let Some(burn) = f.get("burn").and_then(|it| self.share(it, "the part of work that computes")) {
+            service.burn = burn.value;
+        }
         if let Some(queue) = f.get("queue").and_then(|it| self.queue(it)) {
             service.queue = queue;
         }
@@ -131,7 +146,7 @@ impl<'n> Resolver<'n, '_> {
             if let Some(entry) = f.entry(key)
                 && service.kind != kind
             {
-                let word = KINDS.iter().find(|(_, it)| *it == kind).map_or("", |(word, _)| word);
+                let word = kind.word();
                 self.report(
                     Diagnostic::error(
                         "E0211",
@@ -284,6 +299,39 @@ impl<'n> Resolver<'n, '_> {
         }
         f.finish(self);
         command.map(|_| run)
+    }
+
+    fn tls_behind(&mut self, node: &'n Node) -> Option<TlsBehind> {
+        let mut f = self.fields(node, "`tls` of a service")?;
+        let ca = f.get("ca").and_then(|it| self.owned(it, "a file"));
+        let server_name = f.get("server_name").and_then(|it| self.owned(it, "a server name"));
+        if let Some(name) = &server_name
+            && !is_server_name(&name.value)
+        {
+            self.report(
+                Diagnostic::error(
+                    "E0206",
+                    name.span,
+                    format!("`{}` is no server name", shorten(&name.value)),
+                )
+                .label("a DNS name or an IP address")
+                .help(
+                    "write the name that stands in the service's certificate: `api.example`, without a port",
+                ),
+            );
+        }
+        let mut file = |it: &mut Self, key| f.get(key).and_then(|node| it.owned(node, "a file"));
+        let (cert, key) = (file(self, "cert"), file(self, "key"));
+        if cert.is_some() != key.is_some() {
+            let (there, missing) = if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+            self.report(
+                Diagnostic::error("E0202", node.span, format!("`{there}` without `{missing}`"))
+                    .label("a certificate to show needs both")
+                    .help(format!("add `{missing}: {missing}.pem`, or remove `{there}`")),
+            );
+        }
+        f.finish(self);
+        Some(TlsBehind { ca, server_name, client: cert.zip(key) })
     }
 
     fn endpoints(&mut self, list: &'n Node) -> Vec<At<String>> {

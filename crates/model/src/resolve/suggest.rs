@@ -33,6 +33,24 @@ pub(super) fn did_you_mean<'k>(
     best.map(|(_, candidate)| candidate)
 }
 
+/// Names listed to somebody who mistyped one; more would hide the suggestion.
+const LISTED_MAX: usize = 20;
+
+/// What to say to somebody who named nothing that there is: the near one, if there is one, and what there is.
+pub fn suggestion(wrong: &str, known: &[&str]) -> String {
+    let mut budget = 1_000;
+    let near = did_you_mean(wrong, known.iter().copied(), &mut budget);
+    let near = near.map_or_else(String::new, |it| format!("did you mean `{it}`? "));
+    if known.is_empty() {
+        return "there is none".to_owned();
+    }
+    let more = known.len().saturating_sub(LISTED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let verb = if known.len() == 1 { "is" } else { "are" };
+    let listed: Vec<&str> = known.iter().copied().take(LISTED_MAX).collect();
+    format!("{near}there {verb} {}{more}", listed.join(", "))
+}
+
 /// Whether some key of a mapping was probably meant to be `wanted`: then what it holds is not missing, but misspelt.
 pub(super) fn misspelt(map: &Map, wanted: &str) -> bool {
     let mut budget = map.entries.len();
@@ -63,6 +81,16 @@ fn distance(left: &[char], right: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_names_nothing_is_told_what_there_is() {
+        assert_eq!(suggestion("wbe", &["cart", "web"]), "did you mean `web`? there are cart, web");
+        assert_eq!(suggestion("nobody", &["cart"]), "there is cart");
+        assert_eq!(suggestion("nobody", &[]), "there is none");
+        let many: Vec<String> = (0..25).map(|n| format!("s{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(suggestion("nobody", &many).ends_with("s19 and 5 more"));
+    }
 
     #[test]
     fn only_near_words_are_suggested() {

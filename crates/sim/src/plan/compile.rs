@@ -4,7 +4,6 @@
 //! honour: arrivals nobody recorded, laws without values, a gateway's traffic that no route takes.
 
 use super::network::{INTERNET_PRICE_PER_GB, links, locations};
-use super::policy_of::in_force;
 use super::scale_of::scale;
 use super::*;
 use model::span::Span;
@@ -425,13 +424,13 @@ impl Compiler<'_> {
         let first = self.plan.stations[service.index()].operations.from;
         let of_model =
             (!self.system.services[service].operations.is_empty()).then(|| Id::new(operation - first));
-        let mut settings = in_force(self.system, caller, service, of_model);
+        let mut settings = self.system.policy(caller, service, of_model).settings;
         if timeout.is_some() {
             settings.timeout = timeout;
         }
         let multiplexed =
             matches!(self.system.services[service].protocol, m::Protocol::Http2 | m::Protocol::Grpc);
-        let together = in_force(self.system, caller, service, None);
+        let together = self.system.policy(caller, service, None).settings;
         let pair = self.pair(station, callee, together, multiplexed);
         self.plan.edges.push(Edge { caller: station, callee, operation, pair, settings });
         let edge = self.plan.edges.len() as u32 - 1;

@@ -8,7 +8,6 @@
 
 mod compile;
 mod network;
-mod policy_of;
 mod scale_of;
 mod utilisation;
 

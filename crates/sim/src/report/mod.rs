@@ -656,17 +656,10 @@ fn latency<'h>(runs: impl Iterator<Item = &'h Histogram> + Clone) -> LatencyRepo
 }
 
 fn kind_word(kind: StationKind) -> &'static str {
-    use model::system::Kind;
     match kind {
         StationKind::Gateway => "gateway",
         StationKind::Users => "users",
-        StationKind::Service(Kind::Http) => "http",
-        StationKind::Service(Kind::Grpc) => "grpc",
-        StationKind::Service(Kind::Tcp) => "tcp",
-        StationKind::Service(Kind::Cache) => "cache",
-        StationKind::Service(Kind::Store) => "store",
-        StationKind::Service(Kind::Queue) => "queue",
-        StationKind::Service(Kind::External) => "external",
+        StationKind::Service(kind) => kind.word(),
     }
 }
 
