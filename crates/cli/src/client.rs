@@ -3,6 +3,7 @@
 use crate::exit;
 use anyhow::Context;
 use control::status::Status;
+use model::resolve::suggestion;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -251,14 +252,36 @@ pub(crate) fn status(found: &Found) -> anyhow::Result<Status> {
         .context("the status is not what this isobar understands")
 }
 
-/// What may stand in a path as it is; the API refuses names with anything else anyway.
+/// A name as a part of a path, whatever was typed: the API knows best what it does not know.
 pub(crate) fn escape(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect()
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let each =
+        name.bytes().map(|it| if plain(it) { char::from(it).to_string() } else { format!("%{it:02X}") });
+    each.collect()
+}
+
+/// Says no when one of these is no service here, before anything is done to the others.
+pub(crate) fn all_known<'n>(found: &Found, names: impl Iterator<Item = &'n String>) -> anyhow::Result<()> {
+    let status = status(found)?;
+    let mut known: Vec<&str> = status.services.iter().map(|it| it.name.as_str()).collect();
+    known.sort_unstable();
+    let unknown: Vec<String> = names
+        .filter(|it| !known.contains(&it.split('#').next().unwrap_or(it)))
+        .map(|it| format!("no service here is called `{it}`; {}", suggestion(it, &known)))
+        .collect();
+    anyhow::ensure!(unknown.is_empty(), "{}", unknown.join("\n"));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_name_can_stand_in_a_path() {
+        assert_eq!(escape("web-1_a.b"), "web-1_a.b");
+        assert_eq!(escape("web#1 é/.."), "web%231%20%C3%A9%2F..");
+    }
 
     #[test]
     fn chunks_are_put_together() {

@@ -3,9 +3,9 @@
 use crate::answer::{self, FILTER_HELP, Question, Shown};
 use crate::columns::{self, Cell, Column, Key};
 use crate::exit;
+use crate::measured;
 use crate::output::Terminal;
-use crate::stat;
-use control::views::{EdgeRow, Edges, SloState};
+use control::views::{EdgeRow, Edges};
 use units::Nanos;
 
 const EXAMPLES: &str = "\
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-pub(crate) const COLUMNS: [Column<EdgeRow>; 14] = [
+pub(crate) const COLUMNS: [Column<EdgeRow>; 15] = [
     Column {
         title: "FROM",
         right: false,
@@ -70,83 +70,18 @@ pub(crate) const COLUMNS: [Column<EdgeRow>; 14] = [
         key: |it| Key::Text(it.from.clone()),
     },
     Column { title: "TO", right: false, rank: 0, cell: to, key: |it| Key::Text(it.to.clone()) },
-    Column {
-        title: "RATE",
-        right: true,
-        rank: 0,
-        cell: |it| stat::rate(&it.measures),
-        key: |it| Key::Number(it.measures.rate),
-    },
-    Column {
-        title: "SUCCESS",
-        right: true,
-        rank: 0,
-        cell: |it| stat::success(&it.measures),
-        key: |it| Key::Number(it.measures.success.map(|it| -it)),
-    },
-    Column {
-        title: "P50",
-        right: true,
-        rank: 3,
-        cell: |it| stat::latency(it.measures.p50_ms),
-        key: |it| Key::Number(it.measures.p50_ms),
-    },
-    Column {
-        title: "P90",
-        right: true,
-        rank: 8,
-        cell: |it| stat::latency(it.measures.p90_ms),
-        key: |it| Key::Number(it.measures.p90_ms),
-    },
-    Column {
-        title: "P99",
-        right: true,
-        rank: 1,
-        cell: |it| stat::latency(it.measures.p99_ms),
-        key: |it| Key::Number(it.measures.p99_ms),
-    },
-    Column {
-        title: "RETRIES",
-        right: true,
-        rank: 2,
-        cell: |it| stat::retries(&it.measures),
-        key: |it| Key::Number(it.measures.retries),
-    },
-    Column {
-        title: "BREAKERS",
-        right: true,
-        rank: 2,
-        cell: |it| stat::breakers(&it.condition),
-        key: |it| Key::Number(Some(f64::from(it.condition.breakers_open))),
-    },
-    Column {
-        title: "EJECTED",
-        right: true,
-        rank: 4,
-        cell: |it| stat::ejected(&it.condition),
-        key: |it| Key::Number(Some(f64::from(it.condition.ejected))),
-    },
-    Column {
-        title: "BUSY",
-        right: true,
-        rank: 6,
-        cell: |it| stat::busy(&it.condition),
-        key: |it| Key::Number(it.condition.concurrency),
-    },
-    Column {
-        title: "SLO",
-        right: false,
-        rank: 5,
-        cell: |it| stat::slo(it.condition.slo),
-        key: |it| Key::Number(it.condition.slo.map(|it| f64::from(u8::from(it == SloState::Burns)))),
-    },
-    Column {
-        title: "TREND",
-        right: false,
-        rank: 9,
-        cell: |it| stat::trend(&it.measures),
-        key: |it| Key::Number(it.measures.rate),
-    },
+    measured::rate(0),
+    measured::success(0),
+    measured::p50(3),
+    measured::p90(8),
+    measured::p99(1),
+    measured::retries(2),
+    measured::breakers(2),
+    measured::ejected(4),
+    measured::busy(6),
+    measured::slo(5),
+    measured::hands_on(4),
+    measured::trend(9),
     Column {
         title: "NEED",
         right: false,
@@ -170,7 +105,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn row(from: &str, to: &str) -> EdgeRow {
-        let it = stat::tests::ill(to);
+        let it = crate::stat::tests::ill(to);
         EdgeRow {
             from: from.to_owned(),
             to: to.to_owned(),

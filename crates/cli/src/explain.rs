@@ -1,8 +1,11 @@
 //! `isobar explain`: the policy in force on a call, and which line of the file each part came from.
 
+use crate::client::Which;
 use crate::output::{self, Terminal};
 use crate::{exit, input};
+use anyhow::Context;
 use model::render::Places;
+use model::resolve::suggestion;
 use model::system::{Caller, OperationId, ServiceId, System};
 use serde_json::json;
 use std::path::PathBuf;
@@ -24,9 +27,13 @@ pub(crate) struct Args {
     /// One of its operations
     operation: Option<String>,
 
-    /// A file, a folder that holds isobar.yaml, or - for standard input
-    #[arg(short, long, default_value = ".")]
-    file: PathBuf,
+    /// A file, a folder that holds isobar.yaml, or - for standard input; without it the isobar.yaml of this folder, and
+    /// where there is none the file of the system that is up
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    which: Which,
 
     /// One JSON object
     #[arg(long)]
@@ -34,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
-    let Some((system, sources)) = input::system(&args.file, terminal)? else { return Ok(exit::USAGE) };
+    let Some((system, sources)) = input::system(&file(args)?, terminal)? else { return Ok(exit::USAGE) };
     let caller = find_caller(&system, &args.caller)?;
     let callee = find_service(&system, &args.callee)?;
     let operation = args.operation.as_ref().map(|name| find_operation(&system, callee, name)).transpose()?;
@@ -68,6 +75,21 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
+fn file(args: &Args) -> anyhow::Result<PathBuf> {
+    let here = PathBuf::from(".");
+    match &args.file {
+        Some(file) => Ok(file.clone()),
+        None if args.which.name.is_none() && here.join("isobar.yaml").exists() => Ok(here),
+        None => {
+            let up =
+                args.which.find().context("there is no isobar.yaml in this folder (-f names a file), and")?;
+            let shorter =
+                std::env::current_dir().ok().and_then(|it| Some(up.file.strip_prefix(it).ok()?.to_owned()));
+            Ok(shorter.unwrap_or(up.file))
+        }
+    }
+}
+
 fn find_caller(system: &System, name: &str) -> anyhow::Result<Caller> {
     if let Some((id, _)) = system.gateways.enumerate().find(|(_, it)| it.name.value == name) {
         return Ok(Caller::Gateway(id));
@@ -79,7 +101,7 @@ fn find_service(system: &System, name: &str) -> anyhow::Result<ServiceId> {
     let found = system.services.enumerate().find(|(_, it)| it.name.value == name);
     found.map(|(id, _)| id).ok_or_else(|| {
         let known: Vec<&str> = system.services.iter().map(|it| it.name.value.as_str()).collect();
-        anyhow::anyhow!("no service is called `{name}`; this file defines {}", known.join(", "))
+        anyhow::anyhow!("no service is called `{name}`; {}", suggestion(name, &known))
     })
 }
 
@@ -88,6 +110,6 @@ fn find_operation(system: &System, service: ServiceId, name: &str) -> anyhow::Re
     let found = operations.enumerate().find(|(_, it)| it.name.value == name);
     found.map(|(id, _)| id).ok_or_else(|| {
         let known: Vec<&str> = operations.iter().map(|it| it.name.value.as_str()).collect();
-        anyhow::anyhow!("it has no operation `{name}`; it has: {}", known.join(", "))
+        anyhow::anyhow!("it has no operation `{name}`; {}", suggestion(name, &known))
     })
 }

@@ -1,14 +1,15 @@
 //! `isobar logs`: what services say and said, running or not.
 
-use crate::client::Which;
+use crate::client::{self, Which};
 use crate::exit;
 use crate::output::{self, Terminal};
 use anyhow::Context;
-use std::path::PathBuf;
+use model::resolve::suggestion;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use units::Nanos;
 use up::logs::{Query, Record, Stream, Tail, read};
-use up::state::{self, Folder};
+use up::state::{self, Folder, Found};
 
 /// Show what services say, merged in the order of time
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
-    let logs = folder(&args.which)?;
+    let (logs, found) = folder(&args.which)?;
+    // One that has not said a word yet has no folder of its own; one that the file lost has no line in the status.
+    let unsaid = args.services.iter().map(|it| it.split('#').next().unwrap_or(it).to_owned());
+    let unsaid: Vec<String> = unsaid.filter(|it| !logs.join(it).is_dir()).collect();
+    if !unsaid.is_empty() {
+        match &found {
+            Some(found) => client::all_known(found, unsaid.iter())?,
+            None => {
+                let said = said_before(&logs);
+                let known: Vec<&str> = said.iter().map(String::as_str).collect();
+                let hint = suggestion(&unsaid[0], &known);
+                let run = logs.parent().and_then(|it| it.file_name()).unwrap_or_default().to_string_lossy();
+                anyhow::bail!("`{run}`, which ran last, kept nothing of `{}`; {hint}", unsaid[0]);
+            }
+        }
+    }
     let query = Query {
         services: args.services.clone(),
         since_unix_nanos: args.since.map_or(0, |since| now().saturating_sub(since.as_u64())),
@@ -78,21 +94,32 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
 }
 
 /// Of the run that is meant, or of the one that ran last.
-fn folder(which: &Which) -> anyhow::Result<PathBuf> {
+fn folder(which: &Which) -> anyhow::Result<(PathBuf, Option<Found>)> {
     let root = state::root();
-    if let Some(name) = &which.name {
-        return Ok(Folder::new(&root, name).logs());
-    }
-    match which.find() {
-        Ok(found) => Ok(Folder::new(&root, &found.name).logs()),
-        Err(error) => {
+    match (which.find(), &which.name) {
+        (Ok(found), _) => Ok((Folder::new(&root, &found.name).logs(), Some(found))),
+        (Err(error), Some(name)) => {
+            let logs = Folder::new(&root, name).logs();
+            if logs.is_dir() { Ok((logs, None)) } else { Err(error) }
+        }
+        // Several are up and none is meant more than another: which one ran last is no answer to that.
+        (Err(error), None) if client::code_of(&error) != exit::UNREACHABLE => Err(error),
+        (Err(error), None) => {
             let newest = std::fs::read_dir(&root).ok().and_then(|entries| {
                 let logs = entries.flatten().map(|it| it.path().join("logs")).filter(|it| it.is_dir());
                 logs.max_by_key(|it| it.metadata().and_then(|it| it.modified()).ok())
             });
-            newest.ok_or(error)
+            newest.map(|it| (it, None)).ok_or(error)
         }
     }
+}
+
+/// The services that have a folder.
+fn said_before(logs: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(logs).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|it| it.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
 }
 
 fn show(record: &Record, json: bool, terminal: Terminal) -> anyhow::Result<()> {

@@ -37,7 +37,8 @@ fn table(status: &Status, registered: &[serde_json::Value]) -> String {
     for service in &status.services {
         for it in &service.instances {
             let why = if it.state == "waiting" && !service.waits_for.is_empty() {
-                format!("waits for {}", service.waits_for.join(" and for "))
+                let on: Vec<&str> = service.waits_for.iter().filter_map(|it| it.lines().next()).collect();
+                format!("waits for {}", on.join(" and for "))
             } else {
                 it.detail.lines().next().unwrap_or("").to_owned()
             };
@@ -70,7 +71,8 @@ fn table(status: &Status, registered: &[serde_json::Value]) -> String {
         ));
     }
     for address in &status.addresses {
-        text.push_str(&format!("{:<8} {:<12} {}\n", address.kind, address.name, address.url));
+        let note = address.note.as_ref().map_or_else(String::new, |note| format!("   ({note})"));
+        text.push_str(&format!("{:<8} {:<12} {}{note}\n", address.kind, address.name, address.url));
     }
     for refused in status.refused.iter().take(1) {
         text.push_str(&format!("the newest file is refused: {refused}\n"));

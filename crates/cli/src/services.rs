@@ -11,7 +11,8 @@ use up::state::{self, Folder};
 /// One or several services of a running system
 #[derive(Debug, clap::Args)]
 pub(crate) struct Named {
-    #[arg(required = true)]
+    /// Services of the running system
+    #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 
     #[command(flatten)]
@@ -20,6 +21,7 @@ pub(crate) struct Named {
 
 pub(crate) fn order(args: &Named, word: &str) -> anyhow::Result<u8> {
     let found = args.which.find()?;
+    client::all_known(&found, args.services.iter())?;
     for service in &args.services {
         client::ask(&found, "POST", &format!("/v1/services/{}/{word}", client::escape(service)), None)?;
     }
@@ -28,7 +30,12 @@ pub(crate) fn order(args: &Named, word: &str) -> anyhow::Result<u8> {
 
 /// Change how many instances a service has, until the file changes: web=5
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+For example:
+  isobar scale web=5 cart=2
+  isobar scale ads=0                    nobody is left; its callers meet that")]
 pub(crate) struct Scale {
+    /// Services, and how many instances each shall have
     #[arg(required = true, value_name = "SERVICE=COUNT", value_parser = scale_word)]
     wanted: Vec<(String, u32)>,
 
@@ -43,6 +50,7 @@ fn scale_word(text: &str) -> Result<(String, u32), String> {
 
 pub(crate) fn scale(args: &Scale) -> anyhow::Result<u8> {
     let found = args.which.find()?;
+    client::all_known(&found, args.wanted.iter().map(|(service, _)| service))?;
     for (service, instances) in &args.wanted {
         let body = json!({"instances": instances});
         client::ask(&found, "PUT", &format!("/v1/services/{}/scale", client::escape(service)), Some(&body))?;
@@ -71,9 +79,17 @@ pub(crate) fn down(args: &Down) -> anyhow::Result<u8> {
 
 /// Run a command with a service's environment: its ports, its neighbours, its place
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The command runs in the service's folder, as its instance 0 would, and its exit code is ours.
+
+For example:
+  isobar exec web -- npm test
+  isobar exec web -- sh -c 'curl $CART_URL/cart/7'")]
 pub(crate) struct Exec {
+    /// A service of the running system
     service: String,
 
+    /// A program and its arguments
     #[arg(last = true, required = true)]
     command: Vec<String>,
 

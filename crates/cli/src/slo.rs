@@ -7,7 +7,7 @@ use crate::output::Terminal;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use telemetry::filter::{Filter, Number, Row, Word};
-use telemetry::views::{duration, percent};
+use telemetry::views::{duration, percent, safe};
 use units::Nanos;
 
 const EXAMPLES: &str = "\
@@ -58,6 +58,18 @@ struct Objective {
     budget_left: f64,
     firing: bool,
     rules: Vec<Rule>,
+    /// What was said when those that fire began to.
+    #[serde(default)]
+    alerts: Vec<Alert>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Alert {
+    severity: String,
+    rule: String,
+    at: u64,
+    traces: Vec<String>,
+    text: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -102,6 +114,7 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         document.slos.retain(|it| filter.matches(it));
         fires = document.slos.iter().any(|it| it.firing);
         let mut shown = Shown::table(&COLUMNS, &document.slos, in_all, terminal);
+        shown.lines.extend(document.slos.iter().flat_map(alert_lines));
         if in_all == 0 {
             shown.words.push(
                 "this file promises nothing; `slo: {availability: 99.9%}` in a service does".to_owned(),
@@ -116,6 +129,21 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         Ok(shown)
     })?;
     Ok(if args.check && fires { exit::FAILED } else { exit::OK })
+}
+
+/// What fires, in the words that were said when it began, and where to look.
+fn alert_lines(it: &Objective) -> Vec<String> {
+    let mut lines = Vec::new();
+    for alert in &it.alerts {
+        // The traces have a line of their own: they are to be copied.
+        let text = alert.text.split("; traces ").next().unwrap_or_default();
+        lines.push(safe(text, 300));
+        if !alert.traces.is_empty() {
+            let traces: Vec<String> = alert.traces.iter().map(|it| safe(it, 32)).collect();
+            lines.push(format!("  look at: isobar trace {}", traces.join(", ")));
+        }
+    }
+    lines
 }
 
 /// The rule that is nearest to an alert: its burn, as a share of what fires it, is the largest.
@@ -264,6 +292,7 @@ mod tests {
             budget_left: 1.0 - burn / 10.0,
             firing: burn >= 6.0,
             rules: vec![rule("page, quick", 14.4), rule("page, slow", 6.0)],
+            alerts: Vec::new(),
         }
     }
 
@@ -293,5 +322,22 @@ mod tests {
         assert_eq!(names("service:web"), ["web"]);
         assert_eq!(names("has:error"), ["cart"]);
         assert_eq!(names("errors>0.5%"), ["cart"]);
+    }
+
+    #[test]
+    fn what_fires_is_said_with_traces_to_look_at() {
+        let mut it = objective("web", None, 20.0);
+        it.alerts = vec![Alert {
+            severity: "page".into(),
+            rule: "page, quick".into(),
+            at: 1,
+            traces: vec!["0a".into(), "0b".into()],
+            text: "page: web burns its budget 20.0 times too fast; traces 0a 0b".into(),
+        }];
+        assert_eq!(
+            alert_lines(&it),
+            ["page: web burns its budget 20.0 times too fast", "  look at: isobar trace 0a, 0b"]
+        );
+        assert!(alert_lines(&objective("web", None, 1.0)).is_empty());
     }
 }

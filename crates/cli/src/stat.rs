@@ -3,10 +3,10 @@
 use crate::answer::{self, FILTER_HELP, Question, Shown};
 use crate::columns::{self, Cell, Column, Key, Shade};
 use crate::exit;
+use crate::measured::{self, saturation, worst};
 use crate::output::Terminal;
-use crate::table;
-use control::views::{Condition, Measures, SloState, Stat, StatRow};
-use telemetry::views::{count, duration, percent, safe};
+use control::views::{Condition, SloState, Stat, StatRow};
+use telemetry::views::{percent, safe};
 use units::Nanos;
 
 const EXAMPLES: &str = "\
@@ -110,6 +110,7 @@ pub(crate) fn ills<'a>(rows: impl Iterator<Item = &'a StatRow>) -> String {
                     (1, format!("{} of {} ready", now.healthy, now.instances))
                 }
                 _ if now.ejected > 0 => (1, format!("{} of {} ejected", now.ejected, now.instances)),
+                _ if it.hands_on.is_some_and(|it| !it.ok()) => (0, "does not hand on traces".to_owned()),
                 _ => return None,
             };
             let name = it
@@ -127,7 +128,7 @@ pub(crate) fn ills<'a>(rows: impl Iterator<Item = &'a StatRow>) -> String {
     if named.is_empty() { String::new() } else { format!("ill: {}{more}", named.join(", ")) }
 }
 
-pub(crate) const COLUMNS: [Column<StatRow>; 16] = [
+pub(crate) const COLUMNS: [Column<StatRow>; 17] = [
     Column {
         title: "SERVICE",
         right: false,
@@ -142,62 +143,14 @@ pub(crate) const COLUMNS: [Column<StatRow>; 16] = [
         cell: |it| Cell::name(it.part.as_deref().unwrap_or("")),
         key: |it| Key::Text(it.part.clone().unwrap_or_default()),
     },
-    Column {
-        title: "RATE",
-        right: true,
-        rank: 0,
-        cell: |it| rate(&it.measures),
-        key: |it| Key::Number(it.measures.rate),
-    },
-    Column {
-        title: "SUCCESS",
-        right: true,
-        rank: 0,
-        cell: |it| success(&it.measures),
-        key: |it| worst(it.measures.success),
-    },
-    Column {
-        title: "P50",
-        right: true,
-        rank: 3,
-        cell: |it| latency(it.measures.p50_ms),
-        key: |it| Key::Number(it.measures.p50_ms),
-    },
-    Column {
-        title: "P90",
-        right: true,
-        rank: 8,
-        cell: |it| latency(it.measures.p90_ms),
-        key: |it| Key::Number(it.measures.p90_ms),
-    },
-    Column {
-        title: "P99",
-        right: true,
-        rank: 1,
-        cell: |it| latency(it.measures.p99_ms),
-        key: |it| Key::Number(it.measures.p99_ms),
-    },
-    Column {
-        title: "RETRIES",
-        right: true,
-        rank: 4,
-        cell: |it| retries(&it.measures),
-        key: |it| Key::Number(it.measures.retries),
-    },
-    Column {
-        title: "BREAKERS",
-        right: true,
-        rank: 4,
-        cell: |it| breakers(&it.condition),
-        key: |it| Key::Number(Some(f64::from(it.condition.breakers_open))),
-    },
-    Column {
-        title: "EJECTED",
-        right: true,
-        rank: 5,
-        cell: |it| ejected(&it.condition),
-        key: |it| Key::Number(Some(f64::from(it.condition.ejected))),
-    },
+    measured::rate(0),
+    measured::success(0),
+    measured::p50(3),
+    measured::p90(8),
+    measured::p99(1),
+    measured::retries(4),
+    measured::breakers(4),
+    measured::ejected(5),
     Column {
         title: "READY",
         right: true,
@@ -205,27 +158,10 @@ pub(crate) const COLUMNS: [Column<StatRow>; 16] = [
         cell: |it| ready(&it.condition),
         key: |it| worst(ready_share(&it.condition)),
     },
-    Column {
-        title: "BUSY",
-        right: true,
-        rank: 6,
-        cell: |it| busy(&it.condition),
-        key: |it| Key::Number(saturation(&it.condition)),
-    },
-    Column {
-        title: "SLO",
-        right: false,
-        rank: 3,
-        cell: |it| slo(it.condition.slo),
-        key: |it| Key::Number(it.condition.slo.map(|it| f64::from(u8::from(it == SloState::Burns)))),
-    },
-    Column {
-        title: "TREND",
-        right: false,
-        rank: 9,
-        cell: |it| trend(&it.measures),
-        key: |it| Key::Number(it.measures.rate),
-    },
+    measured::busy(6),
+    measured::slo(3),
+    measured::hands_on(4),
+    measured::trend(9),
     Column {
         title: "ZONE",
         right: false,
@@ -250,63 +186,11 @@ fn service(it: &StatRow) -> Cell {
     cell
 }
 
-/// Low first: what is least is what is looked for.
-fn worst(value: Option<f64>) -> Key {
-    Key::Number(value.map(|it| -it))
-}
-
-pub(crate) fn rate(it: &Measures) -> Cell {
-    match it.rate {
-        None => Cell::none(),
-        Some(0.0) => Cell::shaded("0", Shade::Dim),
-        Some(rate) => Cell::plain(count(rate)),
-    }
-}
-
-pub(crate) fn success(it: &Measures) -> Cell {
-    let Some(share) = it.success else { return Cell::none() };
-    let shade = match share {
-        share if share < 0.99 => Shade::Bad,
-        share if share < 0.999 => Shade::Warn,
-        _ => Shade::Plain,
-    };
-    Cell::shaded(percent(share), shade)
-}
-
-pub(crate) fn latency(ms: Option<f64>) -> Cell {
-    ms.map_or(Cell::none(), |ms| Cell::plain(duration(Nanos((ms.max(0.0) * 1e6) as u64))))
-}
-
-pub(crate) fn retries(it: &Measures) -> Cell {
-    match it.retries {
-        None => Cell::none(),
-        Some(0.0) => Cell::shaded("0", Shade::Dim),
-        // A budget is a fifth by default; whoever is near it is in trouble.
-        Some(share) => Cell::shaded(percent(share), if share >= 0.1 { Shade::Bad } else { Shade::Warn }),
-    }
-}
-
-pub(crate) fn breakers(it: &Condition) -> Cell {
-    match (it.breakers_open, it.breakers) {
-        (_, 0) => Cell::none(),
-        (0, all) => Cell::shaded(format!("0 of {all}"), Shade::Dim),
-        (open, all) => Cell::shaded(format!("{open} of {all} open"), Shade::Bad),
-    }
-}
-
-pub(crate) fn ejected(it: &Condition) -> Cell {
-    match it.ejected {
-        0 if it.instances == 0 => Cell::none(),
-        0 => Cell::shaded("0", Shade::Dim),
-        some => Cell::shaded(format!("{some} of {}", it.instances), Shade::Warn),
-    }
-}
-
 fn ready_share(it: &Condition) -> Option<f64> {
     (it.instances > 0).then(|| f64::from(it.healthy) / f64::from(it.instances))
 }
 
-pub(crate) fn ready(it: &Condition) -> Cell {
+fn ready(it: &Condition) -> Cell {
     let shade = match (it.healthy, it.instances) {
         (_, 0) => return Cell::none(),
         (0, _) => Shade::Bad,
@@ -314,44 +198,6 @@ pub(crate) fn ready(it: &Condition) -> Cell {
         _ => Shade::Plain,
     };
     Cell::shaded(format!("{}/{}", it.healthy, it.instances), shade)
-}
-
-/// Work in progress of what may be, and beyond a whole what waits: a full queue is 200 %.
-fn saturation(it: &Condition) -> Option<f64> {
-    it.concurrency.map(|busy| busy + it.queue.unwrap_or(0.0))
-}
-
-pub(crate) fn busy(it: &Condition) -> Cell {
-    let Some(busy) = it.concurrency else { return Cell::none() };
-    // Less than a hundredth is nothing to read.
-    let waiting = it.queue.filter(|it| *it >= 0.005);
-    let text = match waiting {
-        Some(queue) => format!("{:.0}%+{:.0}%q", busy * 100.0, queue * 100.0),
-        None => format!("{:.0}%", busy * 100.0),
-    };
-    let shade = match saturation(it).unwrap_or(0.0) {
-        full if full >= 1.0 => Shade::Bad,
-        high if high >= 0.8 => Shade::Warn,
-        _ => Shade::Plain,
-    };
-    Cell::shaded(text, shade)
-}
-
-pub(crate) fn slo(it: Option<SloState>) -> Cell {
-    match it {
-        None => Cell::none(),
-        Some(SloState::Kept) => Cell::shaded("ok", Shade::Good),
-        Some(SloState::Burns) => Cell::shaded("BURNS", Shade::Bad),
-    }
-}
-
-pub(crate) fn trend(it: &Measures) -> Cell {
-    const CELLS: usize = 15;
-    if it.spark.iter().all(|it| *it == 0.0) {
-        return Cell::none();
-    }
-    let values: Vec<Option<f64>> = it.spark.iter().map(|it| Some(*it)).collect();
-    Cell::plain(table::spark(&values, CELLS))
 }
 
 /// One zone is named; several are what a service is expected to have.
@@ -377,6 +223,7 @@ fn why(it: &StatRow) -> Cell {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use control::views::{HandsOn, Measures};
 
     pub(crate) fn row(service: &str, rate: f64) -> StatRow {
         StatRow {
@@ -468,6 +315,11 @@ pub(crate) mod tests {
             "ill: ads (nobody is ready), cart (95.00% success), web (1 of 3 ejected)"
         );
         assert!(told(&vec![ejected; 9]).ends_with("and 5 more"));
+        let mut forgets = row("web", 200.0);
+        forgets.hands_on = Some(HandsOn { calls: 40, joined: 10, inferred: 3 });
+        assert_eq!(told(std::slice::from_ref(&forgets)), "ill: web (does not hand on traces)");
+        let (lines, _) = columns::table(&COLUMNS, &[forgets, row("ads", 1.0)], None, false);
+        assert!(lines[0].contains("HANDS ON") && lines[1].contains("25.00%"), "{lines:?}");
     }
 
     #[test]

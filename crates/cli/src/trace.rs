@@ -177,7 +177,7 @@ pub(crate) const COLUMNS: [Column<Aged>; 8] = [
         title: "TIME",
         right: true,
         rank: 0,
-        cell: |it| crate::stat::latency(Some(it.row.duration_ms)),
+        cell: |it| crate::measured::latency(Some(it.row.duration_ms)),
         key: |it| Key::Number(Some(it.row.duration_ms)),
     },
     Column {

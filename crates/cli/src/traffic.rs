@@ -2,6 +2,7 @@
 
 use crate::client::{self, Which};
 use crate::{exit, output};
+use model::resolve::suggestion;
 use serde_json::json;
 use units::Rate;
 
@@ -57,6 +58,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         return Ok(exit::OK);
     }
     let status = client::status(&found)?;
+    if let Some(name) =
+        args.traffic.as_ref().filter(|it| !status.traffic.iter().any(|known| known.name == **it))
+    {
+        let known: Vec<&str> = status.traffic.iter().map(|it| it.name.as_str()).collect();
+        anyhow::bail!("no traffic is called `{name}`; {}", suggestion(name, &known));
+    }
+    if status.traffic.is_empty() {
+        output::words("the file has no traffic\n");
+    }
     let wanted = |name: &str| args.traffic.as_ref().is_none_or(|it| it == name);
     for it in status.traffic.iter().filter(|it| wanted(&it.name)) {
         if args.json {

@@ -11,11 +11,13 @@
 use crate::output::{self, Terminal};
 use crate::{client, exit, input};
 use anyhow::Context;
+use model::resolve::suggestion;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use up::process;
 use up::run::{Options, Say};
@@ -64,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long)]
     places: bool,
 
+    /// Let the map and the API be looked at only; commands of this machine's user still act
+    #[arg(long)]
+    read_only: bool,
+
     /// Do not watch the file and the sources
     #[arg(long)]
     no_watch: bool,
@@ -110,16 +116,16 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
     if !unknown.is_empty() {
         let known: Vec<&str> = system.services.iter().map(|it| it.name.value.as_str()).collect();
         anyhow::bail!(
-            "--without {}: no such service; this file defines {}",
+            "--without {}: no such service; {}",
             unknown.join(", "),
-            known.join(", ")
+            suggestion(unknown[0], &known)
         );
     }
     let name = name_of(args, &system.name)?;
     // Taken and given back: the inner process holds it, but a person should read this here and now.
     drop(Folder::new(&state::root(), &name).hold()?);
     if args.detach {
-        return detach(args, &name);
+        return detach(&name);
     }
     keep(&name, &own_arguments())
 }
@@ -255,6 +261,7 @@ fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
         watch: !args.no_watch,
         load: args.load,
         places: args.places,
+        read_only: args.read_only,
         run_id: run_id.to_str().context("the second argument is the run's id")?.to_owned(),
         page,
         today: crate::check::today,
@@ -299,12 +306,22 @@ fn page(
     (answer.status, answer.headers, answer.body)
 }
 
+/// The file that the background's words go to. On a full disk it can be made and not written: said here, because
+/// there it could not be.
+fn room_for_words(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(b"\n")?;
+    file.set_len(0)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Starts the outer process in the background and waits until everything is ready, or something is not.
-fn detach(args: &Args, name: &str) -> anyhow::Result<u8> {
+fn detach(name: &str) -> anyhow::Result<u8> {
     let folder = Folder::new(&state::root(), name);
     let path = folder.path().join("output");
-    let output_file =
-        std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let output_file = room_for_words(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg(KEEPER)
         .arg(name)
@@ -321,11 +338,24 @@ fn detach(args: &Args, name: &str) -> anyhow::Result<u8> {
         output::words(&new[..whole]);
         shown += whole;
     };
-    let _ = args;
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| INTERRUPTED.store(client::wait_for_signals(), Relaxed));
     loop {
         show();
+        if INTERRUPTED.load(Relaxed) {
+            output::words(&format!(
+                "`{name}` goes on starting in the background; `isobar ps` shows how far it is, `isobar down` ends it\n"
+            ));
+            return Ok(exit::INTERRUPTED);
+        }
         if let Some(status) = child.try_wait()? {
             show();
+            if std::fs::metadata(&path).is_ok_and(|it| it.len() == 0) {
+                output::words(&format!(
+                    "`{name}` ended without a word; {} could not be written, so perhaps the disk is full\n",
+                    path.display()
+                ));
+            }
             return Ok(status.code().map_or(exit::FAILED, |it| it as u8).max(exit::FAILED));
         }
         if let Some(status) = folder.found().and_then(|found| client::status(&found).ok()) {

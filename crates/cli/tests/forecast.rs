@@ -1,14 +1,18 @@
 //! Is the forecast right? The shop, forecast and run for real from the same file, operation by operation.
 //!
 //! It needs a machine that does nothing else, so it is not among the tests that run beside builds. Alone:
-//! `cargo test --profile quick -p cli --test forecast -- --ignored --nocapture`. Retries are forbidden in both, so that what is compared is work, waiting and distance and not the luck
-//! of a second try. Distances are left out of both (`--here`): one machine has none.
+//! `cargo test --profile quick -p cli --test forecast -- --ignored --nocapture`. Retries are forbidden in both, so that
+//! what is compared is work, waiting and distance and not the luck of a second try. Distances are left out of both
+//! (`--here`): one machine has none.
 //!
 //! **Tolerance.** p50 and p99 of an operation, as its callers see it, are within 10 % of the forecast, or within half a
 //! millisecond: a hop through a proxy on the loopback and the millisecond of its timer are of that size, and an operation of
 //! 0.2 ms is mostly that. What is compared is the median of [`ROUNDS`] measurements; of operations with fewer than
-//! [`CALLS_MIN`] calls a round, a p99 is one request's luck and is not compared. Shares that failed are within the
-//! forecast's interval and the run's taken together, or both below one in a thousand.
+//! [`CALLS_MIN`] calls a round, a p99 rests on a handful of requests (its standard error alone is a tenth) and is not
+//! compared. Shares that failed are within the forecast's interval and the run's taken together, or both below one in a
+//! thousand.
+//!
+//! A machine that others use as well says so: `ISOBAR_FORECAST_SLACK=2` doubles the tolerance of times.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,8 +20,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 const ROUNDS: usize = 3;
-const ROUND: &str = "40s";
-const CALLS_MIN: f64 = 1_000.0;
+const ROUND: &str = "60s";
+const CALLS_MIN: f64 = 2_000.0;
 const RELATIVE: f64 = 0.10;
 const ABSOLUTE_MS: f64 = 0.5;
 
@@ -104,9 +108,18 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// What the tolerance is multiplied with.
+fn slack() -> f64 {
+    let said = std::env::var("ISOBAR_FORECAST_SLACK").ok();
+    let slack: f64 = said.map_or(1.0, |it| it.parse().expect("ISOBAR_FORECAST_SLACK is a number"));
+    assert!((1.0..=2.0).contains(&slack), "with a slack of {slack} nothing would be compared");
+    slack
+}
+
 #[test]
 #[ignore = "it measures, and so needs the machine for itself"]
 fn the_shop_runs_as_it_was_forecast() {
+    let slack = slack();
     let place = Place { folder: tempfile::tempdir().expect("a folder") };
     std::fs::write(place.folder.path().join("isobar.yaml"), shop()).expect("it can be written");
     let forecast = seen(&place.report(&["sim", "--here", "--json", "--duration", ROUND, "--runs", "20"]));
@@ -135,13 +148,14 @@ fn the_shop_runs_as_it_was_forecast() {
             median(rounds.iter().filter_map(|it| it.get(name)).map(number).collect())
         };
         let calls = of(|it| it.calls);
-        let near =
-            |actual: f64, forecast: f64| (actual - forecast).abs() <= (RELATIVE * forecast).max(ABSOLUTE_MS);
+        let near = |actual: f64, forecast: f64| {
+            (actual - forecast).abs() <= slack * (RELATIVE * forecast).max(ABSOLUTE_MS)
+        };
         let (p50, p99, failed) = (of(|it| it.p50_ms), of(|it| it.p99_ms), of(|it| it.failed));
-        let slack = expected.failed_half + of(|it| it.failed_half).max(0.0);
+        let interval = expected.failed_half + of(|it| it.failed_half).max(0.0);
         let good = near(p50, expected.p50_ms)
             && (calls < CALLS_MIN || near(p99, expected.p99_ms))
-            && ((failed - expected.failed).abs() <= slack || failed.max(expected.failed) < 0.001);
+            && ((failed - expected.failed).abs() <= interval || failed.max(expected.failed) < 0.001);
         wrong += u32::from(!good);
         lines.push(format!(
             "{} {name:<44} p50 {:>7.2} -> {p50:>7.2} ({:+5.1}%)   p99 {:>7.2} -> {p99:>7.2} ({:+5.1}%)   failed {:.4} -> {failed:.4}   {calls:.0} calls",

@@ -1,9 +1,13 @@
 //! `isobar scenario run` against a system that runs: the fault is seen, and it is undone whatever ends it.
 
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use up::process::{all_processes, is_marked};
+use up::state::Folder;
 
 /// A folder with a file in it, a state folder of its own, and the system of the file, running.
 struct Place {
@@ -12,8 +16,15 @@ struct Place {
 
 impl Place {
     fn up(file: &str) -> Self {
+        Self::up_beside(file, &[])
+    }
+
+    /// With other files in its folder.
+    fn up_beside(file: &str, others: &[(&str, &str)]) -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
-        std::fs::write(place.path().join("isobar.yaml"), file).expect("it can be written");
+        for (name, text) in [("isobar.yaml", file)].iter().chain(others) {
+            std::fs::write(place.path().join(name), text).expect("it can be written");
+        }
         let said = place.ask(&["up", "-d", "--no-watch"]);
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         place
@@ -111,7 +122,7 @@ services:
     slo: {availability: 99%}
   ads: {health: {path: /healthz, every: 200ms, unhealthy_after: 2}, operations: {"GET /ads": 1ms}}
   cart: {replicas: 2, operations: {"GET /cart": 1ms}}
-edges: {default: {timeout: 500ms}}
+edges: {default: {timeout: 500ms}, web -> cart: {breaker: {failures: 5, pause: 1s}}}
 traffic:
   people: {to: web "GET /", rate: 60/s}
 scenarios:
@@ -200,6 +211,16 @@ fn a_breach_of_the_guard_undoes_it_at_once() {
     let report = place.read_report();
     assert_eq!((report["partial"].as_bool(), report["end"]["how"].as_str()), (Some(true), Some("guard")));
     assert!(report["measured_s"].as_f64().is_some_and(|it| it < 60.0), "ten minutes were asked for");
+    // What stood in the way meanwhile, as a forecast would say it.
+    let edges = report["edges"].as_array().into_iter().flatten();
+    let cart = edges.into_iter().find(|it| it["to"] == "cart").expect("it was called");
+    let number = |key: &str| cart[key].as_f64().unwrap_or(f64::NAN);
+    assert!(number("breaker_trips") >= 0.5 && number("breaker_open_share") > 0.0, "{cart}");
+    for key in
+        ["ejections", "ejected_instances", "ejections_withheld", "hedges_per_s", "budget_refused_per_s"]
+    {
+        assert!(number(key) >= 0.0, "{key}: {cart}");
+    }
 }
 
 #[test]
@@ -261,4 +282,181 @@ fn what_cannot_be_done_is_refused_before_anything_begins() {
     place.said(&["scenario", "stop"]);
     until("it woke", || state() == Some('S'));
     child.wait().expect("it ends");
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("it is ours");
+}
+
+/// Status, body and time of one GET; 0 when there was no answer.
+fn get(address: &str, path: &str) -> (u16, String, Duration) {
+    let started = Instant::now();
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = asked().unwrap_or_default();
+    let status = text.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
+    (status, text.split_once("\r\n\r\n").map_or("", |it| it.1).to_owned(), started.elapsed())
+}
+
+#[test]
+fn ctrl_c_undoes_it_and_writes_what_was_measured() {
+    let place = Place::up(FILE);
+    let child = place.start(&["scenario", "run", "cart-frozen", "--guard", "off", "--report", "actual.json"]);
+    until("it plays", || place.in_force().len() == 2);
+    until("something was measured", || place.status()["scenario"]["at_ms"].as_u64() > Some(1_000));
+    signal(&child, rustix::process::Signal::INT);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(place.in_force().is_empty() && place.status()["scenario"].is_null());
+    let report = place.read_report();
+    assert_eq!((report["partial"].as_bool(), report["end"]["how"].as_str()), (Some(true), Some("stopped")));
+    assert!(report["services"].as_array().is_some_and(|it| it.len() == 3), "{}", report["services"]);
+    // The traffic that it had started is stopped with it.
+    until("traffic has stopped", || place.status()["traffic"][0]["running"] == false);
+}
+
+/// Two regions on one machine; what is between them is the scenario's doing.
+const FAR: &str = r#"isobar: 1
+system: far
+places: {eu: {zones: [a]}, us: {zones: [a]}}
+services:
+  web:
+    replicas: {eu: 1}
+    discovery: everywhere
+    operations: {"GET /": {calls: ['cart "GET /cart"'], response: 100B}}
+  cart:
+    replicas: {us: 1}
+    discovery: everywhere
+    operations: {"GET /cart": {response: 100B}}
+    versions: {v1.0.0: {weight: 100%}, v2.0.0: {weight: 0%}}
+gateways:
+  edge: {listen: "127.0.0.1:PORT", routes: [{path: /cart, to: cart}, {path: /, to: web}]}
+edges: {default: {timeout: 5s, retry: none}, web -> cart: {timeout: 2s}}
+scenarios:
+  cut: {do: [partition eu <-> us], lasts: 10min}
+  far: {do: [delay eu <-> us by 300ms], lasts: 10min}
+  lossy: {do: [loss eu -> us 99%], lasts: 10min}
+  next: {do: [release cart v2.0.0 at 100%], lasts: 10min}
+  more: {do: [scale cart to 3], lasts: 10min}
+"#;
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+#[test]
+fn the_network_versions_and_sizes_change_live_and_back() {
+    let port = free_port();
+    let place = Place::up(&FAR.replace("PORT", &port.to_string()));
+    let edge = format!("127.0.0.1:{port}");
+    let long = Duration::from_millis(300);
+    let is_well = || matches!(get(&edge, "/"), (200, _, took) if took < long);
+    let version = |wanted: &str| get(&edge, "/cart").1.contains(wanted);
+    let check = |name: &str, words: &str, is_so: &dyn Fn() -> bool, is_undone: &dyn Fn() -> bool| {
+        until(&format!("all is well before {name}"), is_undone);
+        let mut child = place.start(&["scenario", "run", name, "--guard", "off"]);
+        until(&format!("{name} is in force"), || place.in_force() == [words]);
+        until(&format!("{name} is felt"), is_so);
+        let said = place.said(&["scenario", "stop", name]);
+        assert!(said.contains(&format!("stopped and undone: {name}")), "{said}");
+        assert!(place.in_force().is_empty());
+        until(&format!("{name} is undone"), is_undone);
+        assert_eq!(child.wait().expect("it ends").code(), Some(1), "somebody else stopped it");
+    };
+    check("cut", "partition eu <-> us", &|| get(&edge, "/").0 >= 500, &is_well);
+    let is_far = || matches!(get(&edge, "/"), (200, _, took) if took >= long);
+    check("far", "delay eu <-> us by 300ms", &is_far, &is_well);
+    // Each lost packet is sent again after a while; with nearly all of them lost the call takes too long.
+    let is_lossy = || matches!(get(&edge, "/"), (status, _, took) if status >= 500 || took >= long / 2);
+    check("lossy", "loss eu -> us 99%", &is_lossy, &is_well);
+    check("next", "release cart v2.0.0 at 100%", &|| version("v2.0.0"), &|| version("v1.0.0"));
+    let state = |wanted: &'static str| place.state_of("cart#2") == wanted;
+    check("more", "scale cart to 3", &|| state("ready"), &|| state("nowhere"));
+}
+
+#[test]
+fn a_process_of_its_own_is_made_slow_and_fails_for_its_callers_only() {
+    let (port, own) = (free_port(), free_port());
+    let file = format!(
+        r#"isobar: 1
+system: owned
+services:
+  real: {{run: {{command: "'{}' proxy inner.yaml", port: {own}}}, health: {{path: /}}, operations: {{"GET /": 1ms}}}}
+gateways:
+  edge: {{listen: "127.0.0.1:{port}", routes: [{{path: /, to: real}}]}}
+edges: {{default: {{timeout: 5s, retry: none, eject: none}}}}
+traffic:
+  people: {{to: edge "GET /", rate: 50/s}}
+scenarios:
+  failing: {{do: [error real 100%], lasts: 10min}}
+  slow: {{do: [slow real by 300ms], lasts: 10min}}
+  breach: {{do: [error real 50%], expect: [real availability >= 99.9%], lasts: 10min}}
+"#,
+        env!("CARGO_BIN_EXE_isobar")
+    );
+    let inner = format!(
+        "isobar: 1\nsystem: inner\nservices: {{nobody: {{}}}}\ngateways:\n  g: {{listen: \"127.0.0.1:{own}\", routes: [{{path: /, reply: {{status: 200, body: itself}}}}]}}\n"
+    );
+    let place = Place::up_beside(&file, &[("inner.yaml", &inner)]);
+    let (edge, direct) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{own}"));
+    let long = Duration::from_millis(300);
+    let is_well = || matches!(get(&edge, "/"), (200, body, took) if body == "itself" && took < long);
+    until("it answers", is_well);
+    for (name, words) in [("failing", "error real 100%"), ("slow", "slow real by 300ms")] {
+        let mut child = place.start(&["scenario", "run", name, "--guard", "off", "--no-traffic"]);
+        until("it is in force", || place.in_force() == [words]);
+        until("its callers feel it", || match get(&edge, "/") {
+            (status, _, took) if name == "slow" => status == 200 && took >= long,
+            (status, ..) => status == 500,
+        });
+        assert_eq!(get(&direct, "/").0, 200, "the process itself is left alone");
+        assert_eq!(place.state_of("real#0"), "ready", "and so are its checks");
+        place.said(&["scenario", "stop"]);
+        until("it is undone", is_well);
+        child.wait().expect("it ends");
+    }
+    // A breach of the guard ends it, and nothing of it is left at that moment.
+    let output = place.ask(&["scenario", "run", "breach", "--guard", "2", "--report", "actual.json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(place.in_force().is_empty() && is_well());
+    assert_eq!(place.read_report()["end"]["how"], "guard");
+}
+
+#[test]
+fn isobar_killed_in_the_middle_leaves_nothing_of_it() {
+    let file = FILE.replace(
+        "  cart: {",
+        "  real: {run: {command: \"exec sleep 1000\", shell: true}, health: none, operations: {\"GET /\": 1ms}}\n  cart: {",
+    ) + "  much: {do: [pause real, scale web to 4, load x2, error cart 10%], lasts: 10min}\n";
+    let place = Place::up(&file);
+    let mut child = place.start(&["scenario", "run", "much", "--guard", "off"]);
+    until("all of it is in force", || place.in_force().len() == 4);
+    until("the new ones are there", || place.state_of("web#3") == "ready");
+    let inner = place.status()["pid"].as_u64().expect("its pid") as i32;
+    let outer = all_processes().into_iter().find(|it| it.pid == inner).map(|it| it.parent).expect("it runs");
+    [outer, inner].into_iter().for_each(|pid| kill(pid as u32));
+    assert_eq!(child.wait().expect("it ends").code(), Some(3), "nobody answers it any more");
+    let mark = format!("{}/", Folder::new(&place.path().join("state"), "small").mark());
+    until("nothing is left, not even what was frozen", || {
+        all_processes().iter().all(|it| it.zombie || !is_marked(it.pid, &mark))
+            && !Folder::new(&place.path().join("state"), "small").is_held()
+    });
+    let said = place.ask(&["up", "-d", "--no-watch"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(place.status()["scenario"].is_null());
+    assert_eq!((place.state_of("web#1"), place.state_of("web#2")), ("ready".into(), "nowhere".into()));
+    assert_eq!(place.status()["traffic"][0]["running"], false);
+    let mut again = place.start(&["scenario", "run", "much", "--guard", "off"]);
+    until("it plays again", || place.in_force().len() == 4);
+    place.said(&["scenario", "stop"]);
+    again.wait().expect("it ends");
 }

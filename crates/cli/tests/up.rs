@@ -81,7 +81,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // Whatever a failed test left: `down` for all that is still up here.
-        while self.ask(&["ps"]).status.success() && self.ask(&["down"]).status.success() {}
+        for found in up::state::running(&self.state()) {
+            self.ask(&["down", "--name", &found.name]);
+        }
     }
 }
 
@@ -119,6 +121,25 @@ fn first_argument(pid: i32) -> String {
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Whoever stops waiting for a start in the background is told that it goes on, and it does.
+#[test]
+fn ctrl_c_of_a_waiting_start_in_the_background_says_that_it_goes_on() {
+    let place = Place::new(
+        "isobar: 1\nservices: {slow: {run: sleep 1000, health: {path: /never, startup: 10min}}}\n",
+    );
+    let waiting = place.isobar(&["up", "-d"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let waiting = waiting.expect("isobar runs");
+    until("it starts", || place.state_of("slow#0") == "starting");
+    let pid = rustix::process::Pid::from_raw(waiting.id() as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
+    let output = waiting.wait_with_output().expect("it ends");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("goes on starting in the background"), "{said}");
+    assert_eq!(place.state_of("slow#0"), "starting");
 }
 
 const TWO: &str = r#"isobar: 1
@@ -330,8 +351,12 @@ fn a_changed_file_is_planned_and_a_wrong_one_refused_whole() {
     place.write("isobar.yaml", &TWO.replace("  cart:", "  ads: {}\n  cart:"));
     until("it is taken", || place.state_of("ads#0") == "ready");
     assert!(output().contains("the file changed: ads starts (1)"), "{}", output());
+    // What a person scaled is the file's again, and told so.
+    place.said(&["scale", "cart=2"]);
+    until("there are two", || place.state_of("cart#1") == "ready");
     place.write("isobar.yaml", TWO);
     until("it is gone", || place.state_of("ads#0") == "nowhere");
+    assert!(output().contains("cart goes from 2 to 1 instances; ads stops"), "{}", output());
 }
 
 #[test]
@@ -622,7 +647,9 @@ fn troubles_of_this_machine_are_named() {
     assert_eq!(place.ask(&["up", "-d"]).status.code(), Some(1));
     for wanted in [
         &format!("its port {port} cannot be used: address already in use") as &str,
-        "no program is called `no-such-program` (looked in PATH)",
+        "absent#0 could not be started: no program is called `no-such-program` (looked in PATH)",
+        "absent#0 is given up after 5 attempts",
+        "`isobar restart absent` tries again",
         "no/such/folder` does not exist",
         "lines of logs are lost",
     ] {
@@ -652,4 +679,161 @@ services:
     assert_eq!(place.said(&["logs", "--grep", "^tro.ble$"]).lines().count(), 1);
     assert!(place.said(&["logs", "web#0", "--since", "1h"]).contains("plain"));
     assert_eq!(place.said(&["logs", "web#7"]), "");
+}
+
+/// How large a file this run and its services may make, as a full disk would have it.
+fn limit_files(pid: u64, bytes: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(pid as i32);
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("it is ours");
+}
+
+#[test]
+fn on_a_full_disk_the_system_goes_on_and_says_what_it_loses() {
+    // A line now and then, each long enough that the limit is met in the middle of one.
+    let place = Place::new(
+        "isobar: 1\nsystem: full\nservices:\n  loud: {run: {command: \"n=0; while true; do n=$((n+1)); printf 'line %d %0500d end\\n' $n 0; sleep 0.01; done\", shell: true}, health: {log: line}}\n  calm: {operations: {\"GET /\": {work: 1ms, response: 10B}}}\ngateways:\n  edge: {listen: \"127.0.0.1:18069\", routes: [{path: /, to: calm}]}\n",
+    );
+    place.said(&["up", "-d"]);
+    let gateway = place.gateway();
+    let pid = place.status()["pid"].as_u64().expect("its pid");
+    let history = |place: &Place| api(place, "GET", "/v1/history", "").1.to_string();
+    limit_files(pid, Some(16_000));
+    until("it is told", || history(&place).contains("lines of logs are lost: file too large"));
+    assert_eq!((place.state_of("loud#0"), get(&gateway, "/").0), ("ready".to_owned(), 200));
+    // Changes are carried out all the same, and what was said first is still there.
+    place.said(&["scale", "calm=3"]);
+    until("they are ready", || place.state_of("calm#2") == "ready");
+    assert!(place.said(&["logs", "loud", "--grep", "line 1 "]).contains("line 1 "));
+    limit_files(pid, None);
+    until("it is over", || history(&place).contains("logs of loud are kept again"));
+    let lines = place.said(&["logs", "loud"]);
+    let whole = |it: &str| it.contains("| line ") && it.ends_with("0 end");
+    let torn: Vec<&str> = lines.lines().filter(|it| !whole(it)).collect();
+    assert!(torn.is_empty(), "half a line was kept: {torn:?}");
+    let said = history(&place);
+    assert!(said.matches("lines of logs are lost").count() < 6, "said once, and not twice a second: {said}");
+    place.said(&["down"]);
+
+    // Where nothing can be written there is no run, and a person reads why.
+    let mut refused = Command::new("sh");
+    refused
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" up -d", env!("CARGO_BIN_EXE_isobar")])
+        .current_dir(place.path())
+        .env("ISOBAR_STATE", place.state())
+        .stdin(Stdio::null());
+    let output = refused.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write") && said.contains("output: File too large"), "{said}");
+    assert!(place.left("full").is_empty() && !place.is_held("full"));
+}
+
+#[test]
+fn what_goes_wrong_at_the_start_is_said_in_its_own_words() {
+    let place = Place::new(
+        r#"isobar: 1
+system: words
+services:
+  mute: {run: sleep 1000, health: {path: /, startup: 300ms}}
+  slowly: {run: sleep 1000, health: {path: /, startup: 10min}}
+  away: {run: {command: "(setsid sleep 1000 &); echo gone", shell: true}, health: {log: never}}
+  secretive: {run: {command: sleep 1000, env_file: [.env]}, health: none}
+  built: {run: {command: sleep 1000, build: "echo no compiler; exit 3"}, health: none}
+"#,
+    );
+    assert_eq!(place.ask(&["up", "-d"]).status.code(), Some(1));
+    let file = place.path().canonicalize().expect("it is there").join(".env");
+    for wanted in [
+        "mute#0 was ended, being not ready within 300ms: nobody listens at 127.0.0.1:",
+        "behind, which w",
+        "a service stays in the foreground, and what should end is a `job`",
+        &format!("secretive#0 could not be started: cannot read its env_file `{}`", file.display()),
+        "built was not built: exit status 3",
+    ] {
+        until(wanted, || output(&place, "words").contains(wanted));
+    }
+    let said = output(&place, "words");
+    let last_words = said.split("the last it said:").nth(1).unwrap_or_default();
+    assert!(!last_words.lines().nth(1).is_some_and(|it| it.contains("could not be started")), "{said}");
+    let told = place.said(&["ps"]);
+    assert!(told.contains("waits for its build, which failed: exit status 3"), "{told}");
+    until("it is told what the check says", || place.said(&["ps"]).contains("not ready yet: nobody listens"));
+}
+
+#[test]
+fn names_that_are_nobodys_are_refused_with_the_one_that_was_meant() {
+    let place = Place::new(&TWO.replace("18099", "18059"));
+    place.said(&["up", "-d"]);
+    #[track_caller]
+    fn check(place: &Place, words: &[&str], part: &str) {
+        let output = place.ask(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(part), "{words:?}: {said}");
+    }
+    check(&place, &["restart", "crat"], "no service here is called `crat`; did you mean `cart`? there are");
+    check(&place, &["restart", "cart", "nobody"], "no service here is called `nobody`");
+    check(&place, &["stop", "web#1"], "`web#1` is an instance; this is for whole services: `web`");
+    check(&place, &["scale", "wbe=7"], "did you mean `web`?");
+    check(&place, &["exec", "wéb", "--", "true"], "no service here is called `wéb`");
+    check(&place, &["logs", "nobody"], "no service here is called `nobody`");
+    assert!(place.said(&["logs", "--name", "third"]).contains("no run called `third` is up; running: two"));
+    check(&place, &["traffic", "people"], "no traffic is called `people`; there is none");
+    check(&place, &["scenario", "run", "ads-lost"], "no scenario is called `ads-lost`; the file has none");
+    check(&place, &["explain", "web", "crat"], "did you mean `cart`?");
+    // From a folder without a file what is up is meant, and nothing where nothing is.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let explain = |place: &Place| {
+        let output = place.isobar(&["explain", "web", "cart"]).current_dir(elsewhere.path()).output();
+        let output = output.expect("isobar runs");
+        let said =
+            [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+        (output.status.code(), said)
+    };
+    let (code, said) = explain(&place);
+    assert!(code == Some(0) && said.starts_with("web -> cart"), "{said}");
+    check(&place, &["up", "--without", "crat", "--name", "other"], "did you mean `cart`?");
+    let status = place.status();
+    let restarts: Vec<u64> = (status["services"].as_array().into_iter().flatten())
+        .flat_map(|it| it["instances"].as_array())
+        .flatten()
+        .filter_map(|it| it["restarts"].as_u64())
+        .collect();
+    assert_eq!(restarts, [0, 0, 0], "nothing was done to those that are somebody");
+    assert!(place.said(&["traffic"]).contains("the file has no traffic"));
+    place.said(&["down"]);
+    let (code, said) = explain(&place);
+    assert!(code == Some(3) && said.contains("no isobar.yaml in this folder"), "{said}");
+    check(&place, &["logs", "crat"], "`two`, which ran last, kept nothing of `crat`; did you mean `cart`?");
+    assert!(place.said(&["logs", "cart"]).contains("listening on"));
+}
+
+#[test]
+fn the_history_says_who_and_when() {
+    let place = Place::new(&TWO.replace("18099", "18049"));
+    place.said(&["up", "-d"]);
+    let mut scale = place.isobar(&["scale", "web=1"]);
+    assert!(scale.env("USER", "ann").output().expect("isobar runs").status.success());
+    assert_eq!(api(&place, "POST", "/v1/services/cart/restart", "").0, 200);
+    let fleet = "/v1/instances/cart/extra?lease_seconds=60";
+    assert_eq!(api(&place, "PUT", fleet, "{\"address\": \"127.0.0.1:9\"}").0, 200);
+    let history = || api(&place, "GET", "/v1/history", "").1;
+    let who = |part: &str| {
+        let all = history();
+        let mut changes = all["changes"].as_array().into_iter().flatten().cloned();
+        changes.find(|it| it["text"].as_str().is_some_and(|it| it.contains(part)))
+    };
+    until("it is registered", || who("registered from elsewhere: cart/extra").is_some());
+    assert_eq!(api(&place, "DELETE", "/v1/instances/cart/extra", "").0, 200);
+    until("it is gone", || who("gone: cart/extra (checked out)").is_some());
+    for (text, expected) in [
+        ("scale to 1", "ann"),
+        ("restart", "somebody over the API"),
+        ("registered from elsewhere: cart/extra", "cart/extra"),
+        ("gone: cart/extra (checked out)", "cart/extra"),
+    ] {
+        let change = who(text).expect("it is recorded");
+        assert_eq!(change["who"], expected, "{change}");
+        assert!(change["unix_ms"].as_u64() > Some(1_600_000_000_000), "{change}");
+    }
 }

@@ -1,38 +1,28 @@
-//! What statistics and spans cost: processor time of a proxy's worker for each request, with and without, by turns.
+//! What statistics and spans cost: processor time of a proxy's worker for each request, with and without, by turns, and
+//! that of the watcher and the trace store beside it. And how old a number is when the API gives it.
 //!
 //! `cargo xtask bench control` (and `telemetry`, which includes it). The same proxy carries the same keep-alive
 //! requests to the same instance; with statistics on, its workers count series and tell of every request, and the
-//! watcher collects, keeps spans and decides about traces, as under `isobar up`. Prints figures with their marks and
-//! exits 1 if one is missed. A ratio within one run holds on a busy machine; the seconds do not.
+//! watcher collects, keeps spans and decides about traces, as under `isobar up`. Prints figures with their marks, writes
+//! them as JSON where `ISOBAR_BENCH_JSON` says, and exits 1 if one is missed. A ratio within one run holds on a busy
+//! machine; the seconds do not.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
-use control::map::{GATEWAY, Map, Node};
-use control::status::Status;
-use control::watch::{Clocks, Watched, watch};
-use proxy::config::{Config, Edge, Listener, PathMatch, Route, Service};
-use proxy::{Options, Proxy};
-use std::error::Error;
+#[allow(dead_code, reason = "the soak needs the rest of it")]
+mod house;
+
+use house::{Fallible, house, instance, load};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use units::Nanos;
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use std::time::Duration;
 
 const CONNECTIONS: usize = 32;
 const ROUNDS: usize = 7;
-const REQUEST: &[u8] = b"GET /cart/17 HTTP/1.1\r\nhost: shop\r\nuser-agent: bench\r\n\r\n";
-/// Worker time with statistics over without.
+/// Processor time with statistics and spans over without: of the worker alone, and with everything beside it.
 const MARK: f64 = 1.05;
-
-#[allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
-fn clock() -> Instant {
-    Instant::now()
-}
+const AGE_MARK_MS: f64 = 500.0;
 
 /// Processor time of every thread of ours whose name begins so.
 fn cpu(of: &str) -> Fallible<Duration> {
@@ -50,136 +40,65 @@ fn cpu(of: &str) -> Fallible<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// An instance that answers everything at once, on a thread of its own.
-fn instance() -> Fallible<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    thread("instance", move || async move {
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            let (mut stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 128\r\n\r\n{}", "x".repeat(128));
-                let mut buffer = [0; 4_096];
-                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                    if stream.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    })?;
-    Ok(address)
-}
-
-fn thread<F>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Fallible<()>
-where
-    F: Future<Output = Fallible<()>>,
-{
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime {
-            Ok(runtime) => {
-                let _ = runtime.block_on(run());
-            }
-            Err(error) => eprintln!("no runtime: {error}"),
-        }
-    })?;
-    Ok(())
-}
-
-/// Asks as fast as it is answered, until told to stop.
-fn load(door: SocketAddr, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Fallible<()> {
-    thread("load", move || async move {
-        for _ in 0..CONNECTIONS {
-            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-            tokio::spawn(async move {
-                let Ok(mut stream) = TcpStream::connect(door).await else { return };
-                let _ = stream.set_nodelay(true);
-                let mut buffer = [0; 4_096];
-                while !stop.load(Relaxed) {
-                    if stream.write_all(REQUEST).await.is_err() {
-                        return;
-                    }
-                    // A reply is one segment: its head and 128 bytes.
-                    match stream.read(&mut buffer).await {
-                        Ok(read) if read > 128 => done.fetch_add(1, Relaxed),
-                        _ => return,
-                    };
-                }
-            });
-        }
-        while !stop.load(Relaxed) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    })
-}
-
-fn config(instance: SocketAddr) -> Config {
-    let route = Route {
-        operation: "GET /cart/{id}".into(),
-        ..Route::forward("all", PathMatch::Template("/cart/{id}".into()), "edge->cart")
-    };
-    let door = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener { gateway: Some("edge".into()), ..Listener::http("edge", door, vec![route]) };
-    Config {
-        services: vec![Arc::new(Service::http1("cart", &[instance]))],
-        edges: vec![Arc::new(Edge::new("edge", "cart", policy::settings::EdgeSettings::default()))],
-        listeners: vec![Arc::new(listener)],
-        ..Config::default()
-    }
-}
-
 /// Worker time, and everything the watcher took, for each request.
 fn round(instance: SocketAddr, with: bool, seconds: u64) -> Fallible<(f64, f64)> {
-    let started = clock();
-    let clocks = Clocks {
-        now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
-        started_unix_ms: 1_700_000_000_000,
-    };
-    let watched = Watched::new(clocks);
-    let series = with.then(|| watched.registry.clone());
-    let proxy =
-        Proxy::start(config(instance), Options { workers: 1, seed: 1, series, ..Options::default() })?;
-    let door = proxy.address("edge").ok_or("it does not listen")?;
-    let (status, status_end) = tokio::sync::watch::channel(Arc::new(Status::default()));
-    if with {
-        let node = |id, name: &str, kind| Node { id, name: name.into(), kind, ..Node::default() };
-        let map = Map { nodes: vec![node(0, "edge", GATEWAY), node(1, "cart", "http")], ..Map::default() };
-        let (maps, maps_end) = tokio::sync::watch::channel(Arc::new(map));
-        watched.observe(proxy.observer());
-        let watched = Arc::clone(&watched);
-        thread("watcher", move || async move {
-            let _maps = maps;
-            watch(watched, maps_end, status_end).await;
-            Ok(())
-        })?;
-    }
+    let house = house(instance, with)?;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    load(door, Arc::clone(&stop), Arc::clone(&done))?;
-    std::thread::sleep(Duration::from_millis(700));
+    load(house.door, CONNECTIONS, Duration::ZERO, Arc::clone(&stop), Arc::clone(&done))?;
+    // Until the share of traces has settled.
+    std::thread::sleep(Duration::from_millis(2_500));
     let before = (cpu("isobar-worker")?, cpu("watcher")? + cpu("traces")?, done.load(Relaxed));
     std::thread::sleep(Duration::from_secs(seconds));
     let after = (cpu("isobar-worker")?, cpu("watcher")? + cpu("traces")?, done.load(Relaxed));
     stop.store(true, Relaxed);
-    drop(status);
     let requests = (after.2 - before.2) as f64;
     if requests < 1_000.0 {
         return Err(format!("only {requests} requests came through").into());
     }
     let micros = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / requests;
-    proxy.stop();
-    // Threads of this round must be gone before the next one looks for its own by name.
-    std::thread::sleep(Duration::from_millis(600));
+    house.proxy.stop();
     Ok((micros(before.0, after.0), micros(before.1, after.1)))
+}
+
+/// Ages of markers, in milliseconds, under a load of some thousand requests a second: median, p99, and how many.
+fn ages(instance: SocketAddr, seconds: u64) -> Fallible<(f64, f64, u64)> {
+    let house = house(instance, true)?;
+    let marker_door = house.proxy.address(control::watch::MARKER).ok_or("no door for markers")?;
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    load(house.door, 8, Duration::from_millis(4), Arc::clone(&stop), done)?;
+    // A marker a second proves little in a short while: several senders, each in its own step.
+    for sender in 0..8u64 {
+        let watched = Arc::clone(&house.watched);
+        house::thread("markers", move || async move {
+            tokio::time::sleep(Duration::from_millis(sender * 131)).await;
+            control::marker::send(watched, marker_door).await;
+            Ok(())
+        })?;
+    }
+    std::thread::sleep(Duration::from_secs(seconds));
+    stop.store(true, Relaxed);
+    house.proxy.stop();
+    let ages = house.watched.freshness.lock().map_err(|_| "a thread panicked")?.ages().clone();
+    let ms = |q: f64| ages.quantile(q).map_or(f64::NAN, units::Nanos::as_millis_f64);
+    Ok((ms(0.5), ms(0.99), ages.count()))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Prints a figure, with its mark if it has one, and keeps it for the file. Whether the mark is met.
+fn report(lines: &mut Vec<String>, what: &str, value: f64, unit: &str, mark: Option<f64>) -> bool {
+    let met = mark.is_none_or(|mark| value <= mark);
+    let verdict = mark
+        .map_or(String::new(), |mark| format!("    mark <= {mark} {}", if met { "met" } else { "MISSED" }));
+    println!("{what:<58} {value:>9.3} {unit}{verdict}");
+    let mark = mark.map_or("null".to_owned(), |it| it.to_string());
+    lines.push(format!(
+        "{{\"bench\": \"{what}\", \"value\": {value:.4}, \"unit\": \"{unit}\", \"mark\": {mark}, \"met\": {met}}}"
+    ));
+    met
 }
 
 fn main() -> Fallible<()> {
@@ -189,19 +108,29 @@ fn main() -> Fallible<()> {
     let (mut off, mut on, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         off.push(round(instance, false, seconds)?.0);
+        // Threads of a round must be gone before the next one looks for its own by name.
+        std::thread::sleep(Duration::from_millis(600));
         let (worker, watcher) = round(instance, true, seconds)?;
+        std::thread::sleep(Duration::from_millis(600));
         on.push(worker);
         beside.push(watcher);
     }
     // Neighbours in time share whatever else the machine did.
     let ratio = median(on.iter().zip(&off).map(|(on, off)| on / off).collect());
-    let met = ratio <= MARK;
-    println!("worker, statistics and spans off  {:>8.2} us a request", median(off));
-    println!("worker, statistics and spans on   {:>8.2} us a request", median(on));
-    println!("watcher and trace store beside    {:>8.2} us a request", median(beside));
-    println!(
-        "on over off                       {ratio:>8.3}    mark <= {MARK} {}",
-        if met { "met" } else { "MISSED" }
-    );
+    let whole =
+        median(on.iter().zip(&beside).zip(&off).map(|((on, beside), off)| (on + beside) / off).collect());
+    let lines = &mut Vec::new();
+    report(lines, "worker, statistics and spans off", median(off), "us a request", None);
+    report(lines, "worker, statistics and spans on", median(on), "us a request", None);
+    report(lines, "watcher and trace store beside", median(beside), "us a request", None);
+    let mut met = report(lines, "worker, on over off", ratio, "", Some(MARK));
+    met &= report(lines, "worker and all beside it, on over off", whole, "", Some(MARK));
+    let (p50, p99, markers) = ages(instance, 10 * seconds)?;
+    report(lines, "markers", markers as f64, "", None);
+    report(lines, "age of a number at the API, median", p50, "ms", None);
+    met &= report(lines, "age of a number at the API, p99", p99, "ms", Some(AGE_MARK_MS));
+    if let Some(path) = std::env::var_os("ISOBAR_BENCH_JSON") {
+        std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n")))?;
+    }
     if met { Ok(()) } else { Err("a mark is missed".into()) }
 }

@@ -26,8 +26,6 @@ pub struct Topology {
     pub marker: Option<SocketAddr>,
     /// Where each gateway really listens, by name.
     pub gateways: BTreeMap<String, SocketAddr>,
-    /// Trouble in force, by callee.
-    pub faults: BTreeMap<String, config::Fault>,
     /// What lies between places beyond this machine's own wires. Those that fit add up.
     pub links: Vec<Link>,
     /// What answers take longer, and fail more often, by where an instance listens.
@@ -202,6 +200,21 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// How a service that runs elsewhere is spoken to.
+    fn tls_behind(&self, service: &system::Service) -> Option<config::TlsClient> {
+        let tls = service.tls.as_ref()?;
+        let file = |path: &model::span::At<String>| self.topology.folder.join(Path::new(&path.value));
+        Some(config::TlsClient {
+            server_name: tls.server_name.as_ref().map(|it| it.value.clone()).unwrap_or_default(),
+            roots: tls.ca.as_ref().map(file),
+            certificate: tls
+                .client
+                .as_ref()
+                .map(|(cert, key)| config::Certificate { chain: file(cert), key: file(key) }),
+            insecure_skip_verify: false,
+        })
+    }
+
     fn door(
         &mut self,
         name: &str,
@@ -273,10 +286,8 @@ impl<'a> Build<'a> {
 
     fn route(&self, name: String, callee: ServiceId, edge: String) -> config::Route {
         let service = &self.system.services[callee];
-        let fault = self.topology.faults.get(&service.name.value).cloned().unwrap_or_default();
         config::Route {
             action: config::Action::Forward(self.targets(service, &edge, 1, None)),
-            fault,
             ..config::Route::forward(&name, config::PathMatch::default(), &edge)
         }
     }
@@ -414,14 +425,7 @@ impl<'a> Build<'a> {
                             let pin = target.version.as_ref().map(|it| it.value.as_str());
                             forward.extend(self.targets(service, &edge, target.weight, pin));
                         }
-                        let fault = targets
-                            .iter()
-                            .find_map(|it| {
-                                self.topology.faults.get(&self.system.services[it.service.value].name.value)
-                            })
-                            .cloned()
-                            .unwrap_or_default();
-                        vec![config::Route { fault, ..plain(config::Action::Forward(forward)) }]
+                        vec![plain(config::Action::Forward(forward))]
                     }
                 }
             }
@@ -458,9 +462,17 @@ impl<'a> Build<'a> {
             (true, false) => {
                 if let Some(retry) = &mut settings.retry {
                     retry.non_idempotent = true;
+                } else if settings.hedge.is_some() {
+                    // One attempt, retried never: all it says is that the operation may be done twice.
+                    settings.retry = Some(policy::settings::Retry {
+                        attempts: 1,
+                        budget: None,
+                        non_idempotent: true,
+                        ..policy::settings::Retry::default()
+                    });
                 }
             }
-            (false, true) => settings.retry = None,
+            (false, true) => (settings.retry, settings.hedge) = (None, None),
             _ => {}
         }
         settings
@@ -587,6 +599,7 @@ impl<'a> Build<'a> {
             endpoints,
             // A loopback that does not answer within this never will; further away the edge's timeout is shorter anyway.
             connect_timeout: Nanos::from_secs(2),
+            tls: self.tls_behind(service),
             queue: service.queue.value,
             health: if service.endpoints.is_empty() { None } else { check_of(service) },
             ..config::Service::http1(&name, &[])
@@ -691,18 +704,6 @@ fn matches_of(route: &system::Route) -> config::Match {
 pub fn either(a: Percent, b: Percent) -> Percent {
     let passes = (1.0 - a.fraction().min(1.0)) * (1.0 - b.fraction().min(1.0));
     Percent::from_millionths(((1.0 - passes) * 1e6).round() as u64)
-}
-
-/// Answers that fail on purpose, for a service that is not played by us.
-pub fn error_fault(share: Percent) -> config::Fault {
-    let abort = config::FaultAbort { kind: config::AbortKind::Status(500), share };
-    config::Fault { abort: Some(abort), ..config::Fault::default() }
-}
-
-/// Answers that take longer on purpose.
-pub fn delay_fault(delay: Nanos) -> config::Fault {
-    let delay = config::FaultDelay { delay, share: Percent::WHOLE };
-    config::Fault { delay: Some(delay), ..config::Fault::default() }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use telemetry::exposition::{Family, Kind};
+use telemetry::exposition::{Family, Format, Kind};
 use telemetry::http::{Limits, Request, Response};
 use telemetry::json::Writer;
 use telemetry::otlp::{self, LogRecord, MetricPoint, Sink, Taken};
@@ -330,6 +330,11 @@ impl Doors {
         }
         match (request.method, request.path) {
             ("GET" | "HEAD", "/metrics") => return self.counters().zipkin(),
+            ("GET" | "HEAD", "/prometheus") => {
+                let format = Format::negotiate(request.header("accept").unwrap_or(""));
+                let page = crate::exports::page(&self.watched, format);
+                return Response::new(200, format.content_type(), page);
+            }
             ("GET" | "HEAD", "/") => return Response::empty(302).with("location", "/zipkin/"),
             ("GET" | "HEAD", "/zipkin/") => return Response::text(200, WELCOME),
             ("TRACE", _) => return Response::text(405, "TRACE is not allowed here"),

@@ -5,7 +5,7 @@
 use crate::api::{Refusal, lock};
 use crate::map::Map;
 use crate::table::Table;
-use crate::watch::Watched;
+use crate::watch::{MARKER, Watched};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -89,6 +89,8 @@ pub fn page(watched: &Watched, format: Format) -> Vec<u8> {
         .filter_map(|(id, latency, counters)| {
             Some(Series { id, text: measures.text(id)?, latency, counters })
         })
+        // Our own markers are no traffic of anybody's: a sum over all series must not have them.
+        .filter(|it| &*it.text.destination != MARKER)
         .collect();
     write(
         &Page { series: &series, families: &families, histograms: &histograms, exemplar: &exemplar },
@@ -123,9 +125,19 @@ fn own_families(watched: &Watched) -> Vec<Family> {
         counter("isobar_spans_too_late", "Spans of traces that were decided against.", traces.spans_too_late),
         counter("isobar_spans_too_many", "Spans beyond what a trace may have.", traces.spans_too_many),
         counter(
-            "isobar_spans_dropped",
-            "Spans of the proxy that the store had no time for.",
-            watched.spans_dropped.load(Relaxed),
+            "isobar_requests_dropped",
+            "Requests of which no spans were made for want of time.",
+            watched.requests_dropped.load(Relaxed),
+        ),
+        counter(
+            "isobar_requests_passed_over",
+            "Requests of which no spans were made because nothing happened in their traces.",
+            watched.passed_over.load(Relaxed),
+        ),
+        gauge(
+            "isobar_trace_share_ratio",
+            "Of traces in which nothing happened: the share that is kept.",
+            watched.trace_share_millionths.load(Relaxed) as f64 / 1e6,
         ),
     ]);
     {
@@ -237,6 +249,9 @@ fn sums<K: Ord>(
     let measures = lock(&watched.measures);
     let mut sums: BTreeMap<K, Sum> = BTreeMap::new();
     for (text, latency, counters) in measures.window(WINDOW, watched.clocks.now()) {
+        if &*text.destination == MARKER {
+            continue;
+        }
         let Some(key) = key(text) else { continue };
         let sum = sums.entry(key).or_default();
         sum.by_class[text.class as usize] += latency.count();

@@ -10,16 +10,19 @@
 //! handing    who hands on traces
 //! marker     how old numbers are         observed  what was promised, and by whom series are made
 //! watch      reads every 250 ms      page      all of one service               web    the map's doors
-//! tally      what single requests tell
+//! tally      what single requests tell  ended     requests of a tick, in groups  room      which of them become spans
 //! views      answers in the terminal: services, edges, traces, live requests, all by one filter
 //! ```
 //! **Invariant:** the data plane never waits for anything here. A proxy runs its last good snapshot for as long as it
 //! must; when control comes back, instances check in again and the registry is whole within one lease.
 //! **Invariant:** compiling is pure: the same model, topology and registry give the same snapshot, byte for byte.
 
+pub mod admit;
 pub mod api;
 pub mod compile;
 pub mod doors;
+pub mod edges;
+pub mod ended;
 pub mod exports;
 pub mod handing;
 pub mod history;
@@ -32,7 +35,10 @@ pub mod numbers;
 pub mod observed;
 pub mod page;
 pub mod promises;
+#[cfg(test)]
+mod records;
 pub mod registry;
+pub mod room;
 pub mod send;
 pub mod spans;
 pub mod status;

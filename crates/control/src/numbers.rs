@@ -12,9 +12,9 @@ use crate::live::{EdgeRecord, NodeRecord, flag};
 use crate::map::{GATEWAY, Map};
 use crate::status::Status;
 use proxy::observe::{Census, InstanceSeen};
-use std::collections::{HashMap, VecDeque};
-use telemetry::metrics::{Counter, Delta, Frame, SeriesId, SeriesText};
-use units::{Histogram, Nanos};
+use std::collections::{HashMap, HashSet, VecDeque};
+use telemetry::metrics::{Counter, Delta, Frame, SeriesId, SeriesText, Sparse};
+use units::Nanos;
 
 /// The window behind every number of a frame.
 pub const WINDOW: Nanos = Nanos::from_secs(1);
@@ -35,7 +35,8 @@ pub struct Counts {
     pub requests: u64,
     pub failed: u64,
     pub retries: u64,
-    pub latency: Histogram,
+    /// Thousands of these are kept, of which most saw a handful of values: only buckets that hold something take room.
+    pub latency: Sparse,
 }
 
 impl Counts {
@@ -55,8 +56,13 @@ impl Counts {
         (self.requests > 0).then(|| self.retries as f64 / self.requests as f64)
     }
 
-    pub fn quantile_ms(&self, q: f64) -> Option<f64> {
-        self.latency.quantile(q).map(Nanos::as_millis_f64)
+    /// Several at a time, for the buckets are laid out once for all of them.
+    pub fn quantiles_ms<const N: usize>(&self, shares: [f64; N]) -> [Option<f64>; N] {
+        if self.latency.is_empty() {
+            return [None; N];
+        }
+        let latency = self.latency.histogram();
+        shares.map(|q| latency.quantile(q).map(Nanos::as_millis_f64))
     }
 }
 
@@ -67,7 +73,7 @@ fn counts_of(delta: &Delta, text: &SeriesText) -> Counts {
         // No answer at all, or an answer that says the server is at fault.
         failed: if text.class.failed() { requests } else { 0 },
         retries: delta.counters[Counter::Retries as usize],
-        latency: delta.latency.histogram(),
+        latency: delta.latency.clone(),
     }
 }
 
@@ -129,6 +135,24 @@ pub struct InstanceNow {
 /// By loopback port.
 type Totals = HashMap<u16, (u64, u64)>;
 
+/// What the calls between two services may still do, all workers and all slots of the caller together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CallNow {
+    /// Share of the retry budget that is left; `None` without one, and while nothing was sent.
+    pub budget: Option<f64>,
+    pub pool: PoolNow,
+}
+
+/// Connections to the callee, which all its callers in one place share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolNow {
+    pub open: u32,
+    pub idle: u32,
+    pub waiting: u32,
+    /// Of one caller to one instance; `None`: as many as it takes.
+    pub most: Option<u32>,
+}
+
 #[derive(Debug, Default)]
 pub struct Numbers {
     window: VecDeque<Tick>,
@@ -142,6 +166,8 @@ pub struct Numbers {
     totals: VecDeque<(Nanos, Totals)>,
     /// By edge of the map: open and all.
     pub breakers: HashMap<usize, (u16, u16)>,
+    /// By edge of the map; empty while a worker does not answer, for half of them is no number.
+    pub calls: HashMap<usize, CallNow>,
     second: u64,
 }
 
@@ -221,6 +247,7 @@ impl Numbers {
         (self.phases, self.speeds) = (vec![0.0; map.edges.len()], vec![0.0; map.edges.len()]);
         self.window.clear();
         self.breakers.clear();
+        self.calls.clear();
     }
 
     /// Takes one frame and gives the records of its moment, in the order of the map.
@@ -249,6 +276,7 @@ impl Numbers {
         self.last = now;
         self.count_instances(now, census);
         self.count_breakers(index, census);
+        self.count_calls(index, census);
         let whole = census.silent_workers == 0;
         let nodes = (0..map.nodes.len()).map(|at| self.node_record(at, over, map, status, whole)).collect();
         let edges = (0..map.edges.len()).map(|at| self.edge_record(at, over, step, map, whole)).collect();
@@ -270,7 +298,7 @@ impl Numbers {
             let mut counts = counts_of(delta, text);
             if text.source.is_empty() {
                 // How long a gateway's requests take is how long what is behind it takes, which its edges say.
-                counts.latency.clear();
+                counts.latency = Sparse::default();
             }
             tick.nodes.entry(to).or_default().add(&counts);
             if !text.version.is_empty() {
@@ -366,16 +394,56 @@ impl Numbers {
         }
     }
 
+    fn count_calls(&mut self, index: &Index, census: &Census) {
+        self.calls.clear();
+        if census.silent_workers > 0 {
+            return;
+        }
+        let mut pools: HashMap<&str, PoolNow> = HashMap::new();
+        for it in &census.pools {
+            let pool = pools.entry(&it.service.name).or_default();
+            pool.open += it.open;
+            pool.idle += it.idle;
+            pool.waiting += it.waiting;
+        }
+        let mut levels: HashMap<usize, (u64, u64)> = HashMap::new();
+        // Callers in several places see several pools of one service; callers in one place see the same one.
+        let mut counted: HashSet<(usize, &str)> = HashSet::new();
+        for it in &census.calls {
+            let ends = index.ends_of_edge(&it.edge.name).and_then(|(from, to)| Some((from?, to)));
+            let Some(edge) = ends.and_then(|it| index.edges.get(&it)) else { continue };
+            let pool = &mut self.calls.entry(*edge).or_default().pool;
+            pool.waiting += it.waiting;
+            pool.most = Some(it.edge.settings.connections).filter(|most| *most < u32::MAX);
+            if let Some(own) =
+                pools.get(&*it.edge.service).filter(|_| counted.insert((*edge, &it.edge.service)))
+            {
+                pool.open += own.open;
+                pool.idle += own.idle;
+                pool.waiting += own.waiting;
+            }
+            if let Some((left, allowed)) = it.budget {
+                let level = levels.entry(*edge).or_default();
+                *level = (level.0.saturating_add(left), level.1.saturating_add(allowed));
+            }
+        }
+        for (edge, (left, allowed)) in levels {
+            let share = (allowed > 0).then(|| left as f64 / allowed as f64);
+            self.calls.entry(edge).or_default().budget = share;
+        }
+    }
+
     fn node_record(&self, at: usize, over: f64, map: &Map, status: &Status, whole: bool) -> NodeRecord {
         let node = &map.nodes[at];
         let mut counts = Counts::default();
         self.window.iter().filter_map(|it| it.nodes.get(&at)).for_each(|it| counts.add(it));
+        let [p50_ms, p99_ms] = counts.quantiles_ms([0.5, 0.99]).map(float);
         let mut record = NodeRecord {
             id: node.id,
             rate: if over > 0.0 { (counts.requests as f64 / over) as f32 } else { f32::NAN },
             errors: float(counts.errors()),
-            p50_ms: float(counts.quantile_ms(0.5)),
-            p99_ms: float(counts.quantile_ms(0.99)),
+            p50_ms,
+            p99_ms,
             concurrency: f32::NAN,
             queue: f32::NAN,
             healthy: 0,
@@ -435,15 +503,15 @@ impl Numbers {
         (self.phases[at], self.speeds[at]) = (phase, speed);
         // A census with holes would call a breaker closed that nobody asked.
         let (open, all) = self.breakers.get(&at).copied().filter(|_| whole).unwrap_or((0, 0));
+        let [p50_ms, p99_ms] = counts.quantiles_ms([0.5, 0.99]).map(float);
         EdgeRecord {
             id: map.edges[at].id,
             rate: rate as f32,
             errors: float(counts.errors()),
-            p50_ms: float(counts.quantile_ms(0.5)),
-            p99_ms: float(counts.quantile_ms(0.99)),
+            p50_ms,
+            p99_ms,
             retries: float(counts.retries_per_request()),
-            // The budget says how many retries are left and not of how many.
-            budget_left: f32::NAN,
+            budget_left: float(self.calls.get(&at).and_then(|it| it.budget)),
             breakers_open: open,
             breakers: all,
             phase,
@@ -455,13 +523,15 @@ impl Numbers {
 impl NodePast {
     fn close(&mut self, second: u64, long: f64) {
         let counts = std::mem::take(&mut self.now);
+        let latency = counts.latency.histogram();
+        let at = |q: f64| float(latency.quantile(q).map(Nanos::as_millis_f64));
         let row = Second {
             rate: (counts.requests as f64 / long) as f32,
             errors: float(counts.errors()),
-            p50_ms: float(counts.quantile_ms(0.5)),
-            p90_ms: float(counts.quantile_ms(0.9)),
-            p99_ms: float(counts.quantile_ms(0.99)),
-            p999_ms: float(counts.quantile_ms(0.999)),
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
         };
         push(&mut self.seconds, row, NODE_SECONDS);
         let began = Nanos::from_secs((second - 1) / COLUMN_SECONDS * COLUMN_SECONDS);
@@ -472,11 +542,8 @@ impl NodePast {
             let mut below = 0;
             for (row, bound) in BOUNDS_MS.iter().enumerate() {
                 let last = row + 1 == BOUNDS_MS.len();
-                let up_to = if last {
-                    counts.latency.count()
-                } else {
-                    counts.latency.count_at_most(Nanos::from_millis(*bound))
-                };
+                let up_to =
+                    if last { latency.count() } else { latency.count_at_most(Nanos::from_millis(*bound)) };
                 column.counts[row] += up_to.saturating_sub(below);
                 below = up_to;
             }

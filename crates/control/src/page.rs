@@ -4,7 +4,7 @@
 
 use crate::history::Change;
 use crate::map::{GATEWAY, Map, Node};
-use crate::numbers::{BOUNDS_MS, Counts, EdgePast, NodePast, Numbers};
+use crate::numbers::{BOUNDS_MS, Counts, EdgePast, NodePast, Numbers, PoolNow};
 use crate::status::{InstanceStatus, Status};
 use crate::tally::Tally;
 use serde::Serialize;
@@ -62,10 +62,6 @@ pub(crate) fn number(value: f64) -> Value {
 
 fn known(value: Option<f64>) -> Value {
     value.map_or(Value::Null, number)
-}
-
-fn quantile(counts: &Counts, q: f64) -> Value {
-    known(counts.quantile_ms(q))
 }
 
 fn per_second(counts: &Counts, seconds: usize) -> Value {
@@ -130,26 +126,35 @@ fn calls(sources: &Sources<'_>, node: &Node) -> Vec<Value> {
         .map(|edge| {
             let past = sources.numbers.edges.get(edge.id as usize).unwrap_or(&nothing);
             let lately = past.lately();
+            let [p50, p90, p99, p999] = lately.quantiles_ms([0.5, 0.9, 0.99, 0.999]).map(known);
             let breaker = sources.numbers.breakers.get(&(edge.id as usize));
+            let call = sources.numbers.calls.get(&(edge.id as usize));
             json!({
                 "from": name(edge.from), "to": name(edge.to),
                 "rate": per_second(&lately, past.recent.len()), "errors": known(lately.errors()),
-                "p50": quantile(&lately, 0.5), "p90": quantile(&lately, 0.9), "p99": quantile(&lately, 0.99),
-                "p999": quantile(&lately, 0.999),
-                "retries": known(lately.retries_per_request()), "budget": null,
-                "breaker": breaker.map(|(open, of)| json!({"open": open, "of": of})), "pool": null,
+                "p50": p50, "p90": p90, "p99": p99, "p999": p999,
+                "retries": known(lately.retries_per_request()), "budget": known(call.and_then(|it| it.budget)),
+                "breaker": breaker.map(|(open, of)| json!({"open": open, "of": of})), "pool": call.map(|it| pool(it.pool)),
                 "spark": past.rates.iter().map(|it| number(f64::from(*it))).collect::<Vec<_>>(),
             })
         })
         .collect()
 }
 
+fn pool(it: PoolNow) -> Value {
+    let in_use = it.open.saturating_sub(it.idle);
+    json!({"open": it.open, "in_use": in_use, "idle": it.idle, "waiting": it.waiting, "max_per_instance": it.most})
+}
+
 fn instance(sources: &Sources<'_>, own: &HashMap<u16, Value>, it: &InstanceStatus) -> Value {
     let seen = it.port.and_then(|port| sources.numbers.instances.get(&port));
     let why = match (it.detail.is_empty(), seen.and_then(|it| it.verdict.as_deref())) {
         (false, _) => it.detail.clone(),
-        (true, Some(verdict)) => verdict.to_owned(),
-        (true, None) => "not judged yet".to_owned(),
+        (true, Some(verdict)) if seen.is_some_and(|it| it.ejected) || verdict.contains("; kept") => {
+            verdict.to_owned()
+        }
+        (true, Some(verdict)) => format!("in use again; was out for {verdict}"),
+        (true, None) => "nothing speaks against it".to_owned(),
     };
     let measured = sources.instances.iter().find(|view| *view.instance == *it.name);
     let p99 = match measured.and_then(|it| it.latency.histogram().quantile(0.99)) {
@@ -170,9 +175,10 @@ fn version(past: &NodePast, name: &str, versions: usize) -> Value {
     // One version is the service; then nobody counted it apart.
     let own = if versions == 1 { past.lately("") } else { past.lately(name) };
     let share = (all.requests > 0).then(|| own.requests as f64 / all.requests as f64);
+    let [p50, p99] = own.quantiles_ms([0.5, 0.99]).map(known);
     json!({
         "name": name, "share": known(share), "rate": per_second(&own, past.recent.len()),
-        "errors": known(own.errors()), "p50": quantile(&own, 0.5), "p99": quantile(&own, 0.99),
+        "errors": known(own.errors()), "p50": p50, "p99": p99,
     })
 }
 

@@ -198,6 +198,13 @@ impl Promises {
                 })
             })
             .collect();
+        // What was said when those that fire began to.
+        let said = |rule: &str| {
+            let it = |it: &&Said| it.alert.slo == settings.name && it.alert.rule == rule;
+            self.said.iter().rev().find(it).filter(|it| it.alert.change == Change::Fired).map(document)
+        };
+        let alerts: Vec<Value> =
+            view.rules.iter().filter(|it| it.firing).filter_map(|it| said(it.rule.name)).collect();
         let limit_ms = match promise.bad {
             Bad::Failed => None,
             Bad::SlowerThan(limit) => Some(limit.as_millis_f64()),
@@ -207,7 +214,7 @@ impl Promises {
             "name": view.name, "service": view.service, "target": view.target, "limit_ms": limit_ms,
             "period_s": settings.period.as_secs_f64(), "events": view.events.total, "bad": view.events.bad,
             "good": good, "budget_left": view.budget_left,
-            "firing": view.rules.iter().any(|it| it.firing), "rules": rules,
+            "firing": view.rules.iter().any(|it| it.firing), "rules": rules, "alerts": alerts,
         })
     }
 
@@ -326,6 +333,10 @@ mod tests {
             "{fired:?}"
         );
         assert_eq!(promises.burning().collect::<Vec<_>>(), ["cart"]);
+        let document = promises.document(0);
+        let alert = &document["slos"][1]["alerts"][0];
+        assert!(alert["traces"][0].is_string() && alert["text"].is_string(), "{document}");
+        assert_eq!(document["slos"][0]["alerts"].as_array().map(Vec::len), Some(0));
     }
 
     #[test]

@@ -50,6 +50,8 @@ const fn one() -> u32 {
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     said: CheckIn,
+    /// Who said so, if it was not the instance itself.
+    who: Option<Box<str>>,
     expires: Nanos,
     check: Check,
     /// As it was decided last, to find changes.
@@ -61,9 +63,31 @@ struct Entry {
 pub struct Registered {
     pub id: InstanceId,
     pub said: CheckIn,
+    /// Who said so, if it was not the instance itself.
+    pub who: Option<String>,
     pub health: Health,
     pub in_discovery: bool,
 }
+
+/// An instance that is here no more, and how that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    pub id: InstanceId,
+    pub how: Left,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It said goodbye, or somebody did in its name.
+    Asked { who: Option<String> },
+    /// Its lease ended, and nobody asks it how it is.
+    Forgotten,
+    /// Its lease ended, and it does not pass its check.
+    Failing,
+}
+
+/// Departures kept for whoever tells them; of more only the number is.
+const DEPARTURES_MAX: usize = 1_000;
 
 /// A fleet ten times the largest we are asked for; more is a mistake or an attack, and refused.
 pub const INSTANCES_MAX: usize = 100_000;
@@ -85,6 +109,8 @@ pub struct Registry {
     by_expiry: BTreeSet<(Nanos, InstanceId)>,
     /// Grows when the set of usable instances changes: the compiler runs again then.
     revision: u64,
+    departures: Vec<Departure>,
+    departures_untold: u64,
     pub check_ins: u64,
     pub expired: u64,
     pub refused: u64,
@@ -102,6 +128,7 @@ impl Registry {
         id: InstanceId,
         said: CheckIn,
         lease: Nanos,
+        who: Option<&str>,
     ) -> Result<(), Refused> {
         if lease.is_zero() {
             return Err(Refused::NoLease);
@@ -114,6 +141,7 @@ impl Registry {
             entry.expires = expires;
             if entry.said != said {
                 entry.said = said;
+                entry.who = who.map(Box::from);
                 self.revision += 1;
             }
             let health = Self::health_of(entry, now);
@@ -128,7 +156,7 @@ impl Registry {
             return Err(Refused::Full);
         }
         let check = if self.checked.contains(&id.service) { Check::Pending } else { Check::NotConfigured };
-        let mut entry = Entry { said, expires, check, health: Health::Gone };
+        let mut entry = Entry { said, who: who.map(Box::from), expires, check, health: Health::Gone };
         entry.health = Self::health_of(&entry, now);
         self.by_expiry.insert((expires, id.clone()));
         self.entries.insert(id, entry);
@@ -137,11 +165,25 @@ impl Registry {
     }
 
     /// An instance says goodbye. Nothing is asked of its checks: it knows best.
-    pub fn check_out(&mut self, id: &InstanceId) -> bool {
+    pub fn check_out(&mut self, id: &InstanceId, who: Option<&str>) -> bool {
         let Some(entry) = self.entries.remove(id) else { return false };
         self.by_expiry.remove(&(entry.expires, id.clone()));
+        self.departed(id, Left::Asked { who: who.map(str::to_owned) });
         self.revision += 1;
         true
+    }
+
+    fn departed(&mut self, id: &InstanceId, how: Left) {
+        if self.departures.len() < DEPARTURES_MAX {
+            self.departures.push(Departure { id: id.clone(), how });
+        } else {
+            self.departures_untold += 1;
+        }
+    }
+
+    /// Who left since this was asked last, and how many more there was no room for.
+    pub fn take_departures(&mut self) -> (Vec<Departure>, u64) {
+        (std::mem::take(&mut self.departures), std::mem::take(&mut self.departures_untold))
     }
 
     /// Whose instances are checked from now on.
@@ -189,7 +231,9 @@ impl Registry {
         let health = Self::health_of(entry, now);
         if health == Health::Gone {
             let expires = entry.expires;
+            let how = if entry.check == Check::NotConfigured { Left::Forgotten } else { Left::Failing };
             self.entries.remove(id);
+            self.departed(id, how);
             self.by_expiry.remove(&(expires, id.clone()));
             self.revision += 1;
         } else if health != entry.health {
@@ -210,6 +254,7 @@ impl Registry {
         self.entries.iter().map(move |(id, entry)| Registered {
             id: id.clone(),
             said: entry.said.clone(),
+            who: entry.who.as_deref().map(str::to_owned),
             health: entry.health,
             in_discovery: now < entry.expires,
         })
@@ -256,14 +301,16 @@ mod tests {
             let now: Nanos = words[0].parse().expect("a time");
             registry.expire(now);
             match words[1] {
-                "in" => {
-                    registry.check_in(now, id("a"), said(1), Nanos::from_secs(10)).expect("there is room")
-                }
+                "in" => registry
+                    .check_in(now, id("a"), said(1), Nanos::from_secs(10), None)
+                    .expect("there is room"),
                 "drain" => {
                     let draining = CheckIn { draining: true, ..said(1) };
-                    registry.check_in(now, id("a"), draining, Nanos::from_secs(10)).expect("there is room");
+                    registry
+                        .check_in(now, id("a"), draining, Nanos::from_secs(10), None)
+                        .expect("there is room");
                 }
-                "out" => drop(registry.check_out(&id("a"))),
+                "out" => drop(registry.check_out(&id("a"), None)),
                 "pass" => registry.set_check(now, &id("a"), Check::Passing),
                 "fail" => registry.set_check(now, &id("a"), Check::Failing),
                 "tick" => {}
@@ -298,11 +345,11 @@ mod tests {
         let mut registry = Registry::default();
         let lease = Nanos::from_secs(10);
         let health = |registry: &Registry| registry.instances(Nanos(1)).next().map(|it| it.health);
-        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        registry.check_in(Nanos(0), id("a"), said(1), lease, None).expect("there is room");
         assert_eq!(health(&registry), Some(Health::Healthy), "nobody checks it");
         registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned()]));
         assert_eq!(health(&registry), Some(Health::Unhealthy), "not known to be well");
-        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        registry.check_in(Nanos(0), id("a"), said(1), lease, None).expect("there is room");
         assert_eq!(health(&registry), Some(Health::Unhealthy), "saying so is not enough");
         registry.set_check(Nanos(0), &id("a"), Check::Passing);
         registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned(), "cart".to_owned()]));
@@ -319,7 +366,9 @@ mod tests {
         registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned()]));
         for n in 0..50 {
             let id = id(&n.to_string());
-            registry.check_in(Nanos(0), id.clone(), said(n), Nanos::from_secs(5)).expect("there is room");
+            registry
+                .check_in(Nanos(0), id.clone(), said(n), Nanos::from_secs(5), None)
+                .expect("there is room");
             registry.set_check(Nanos(0), &id, Check::Passing);
         }
         let revision = registry.revision();
@@ -331,23 +380,56 @@ mod tests {
         assert_eq!(registry.len(), 49, "forgotten and silent is gone");
         for n in 0..50 {
             registry
-                .check_in(later, id(&n.to_string()), said(n), Nanos::from_secs(5))
+                .check_in(later, id(&n.to_string()), said(n), Nanos::from_secs(5), None)
                 .expect("there is room");
         }
         assert_eq!(registry.instances(later).filter(|it| it.in_discovery).count(), 50);
     }
 
     #[test]
+    fn whoever_comes_and_goes_is_told_with_who_and_how() {
+        let mut registry = Registry::default();
+        registry.set_checked(Nanos(0), BTreeSet::from(["web".to_owned()]));
+        let lease = Nanos::from_secs(10);
+        for (name, who) in [("a", Some("ann")), ("b", None), ("c", None)] {
+            registry.check_in(Nanos(0), id(name), said(1), lease, who).expect("there is room");
+        }
+        let who: Vec<_> = registry.instances(Nanos(1)).map(|it| it.who).collect();
+        assert_eq!(who, [Some("ann".to_owned()), None, None]);
+        // The same said by somebody else is no change of hands; something new is.
+        registry.check_in(Nanos(1), id("a"), said(1), lease, Some("bob")).expect("there is room");
+        assert_eq!(registry.instances(Nanos(1)).next().and_then(|it| it.who).as_deref(), Some("ann"));
+        assert!(registry.check_out(&id("a"), Some("bob")));
+        registry.set_checked(Nanos(2), BTreeSet::new());
+        registry.set_checked(Nanos(2), BTreeSet::from(["web".to_owned()]));
+        registry.set_check(Nanos(2), &id("b"), Check::Failing);
+        registry.expire(Nanos::from_secs(20));
+        let left = |name: &str, how| Departure { id: id(name), how };
+        let asked = Left::Asked { who: Some("bob".to_owned()) };
+        let (told, untold) = registry.take_departures();
+        assert_eq!(
+            (told, untold),
+            (vec![left("a", asked), left("b", Left::Failing), left("c", Left::Failing)], 0)
+        );
+        registry.set_checked(Nanos(0), BTreeSet::new());
+        registry.check_in(Nanos(0), id("d"), said(1), lease, None).expect("there is room");
+        registry.expire(Nanos::from_secs(20));
+        assert_eq!(registry.take_departures().0, [left("d", Left::Forgotten)]);
+        assert_eq!(registry.take_departures(), (Vec::new(), 0), "told once");
+    }
+
+    #[test]
     fn unchanged_check_ins_change_nothing() {
         let mut registry = Registry::default();
         let lease = Nanos::from_secs(10);
-        registry.check_in(Nanos(0), id("a"), said(1), lease).expect("there is room");
+        registry.check_in(Nanos(0), id("a"), said(1), lease, None).expect("there is room");
         let revision = registry.revision();
-        (1..100).for_each(|n| registry.check_in(Nanos(n), id("a"), said(1), lease).expect("there is room"));
+        (1..100)
+            .for_each(|n| registry.check_in(Nanos(n), id("a"), said(1), lease, None).expect("there is room"));
         assert_eq!(registry.revision(), revision);
-        registry.check_in(Nanos(100), id("a"), said(2), lease).expect("there is room");
+        registry.check_in(Nanos(100), id("a"), said(2), lease, None).expect("there is room");
         assert_eq!(registry.revision(), revision + 1);
-        assert_eq!(registry.check_in(Nanos(1), id("b"), said(1), Nanos::ZERO), Err(Refused::NoLease));
+        assert_eq!(registry.check_in(Nanos(1), id("b"), said(1), Nanos::ZERO, None), Err(Refused::NoLease));
     }
 
     proptest! {
@@ -360,7 +442,7 @@ mod tests {
             for (step, who) in beats {
                 now += step;
                 registry.expire(Nanos::from_secs(now));
-                registry.check_in(Nanos::from_secs(now), id(&who.to_string()), said(1), Nanos::from_secs(30)).expect("room");
+                registry.check_in(Nanos::from_secs(now), id(&who.to_string()), said(1), Nanos::from_secs(30), None).expect("room");
                 last[who as usize] = Some(now);
                 for (n, at) in last.iter().enumerate() {
                     let there = registry.entries.contains_key(&id(&n.to_string()));

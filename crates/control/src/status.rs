@@ -110,6 +110,9 @@ pub struct TrafficStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScenarioStatus {
     pub name: String,
+    /// Who started it.
+    #[serde(default)]
+    pub who: String,
     pub at_ms: u64,
     pub lasts_ms: u64,
     /// What is in force now, in the file's words.

@@ -6,6 +6,8 @@
 //!
 //! Bounded: ten seconds of sums, a quarter of an hour of examples, one for each cell.
 
+use crate::edges::EdgeName;
+use crate::ended::Group;
 use crate::map::{GATEWAY, Map};
 use crate::numbers::{BOUNDS_MS, COLUMNS, Counts};
 use crate::status::Status;
@@ -80,9 +82,13 @@ struct Tick {
 #[derive(Debug)]
 struct Examples {
     since_start: Nanos,
-    /// Zero: none. The second is whether it failed; those are looked for first.
-    rows: [(u128, bool); BOUNDS_MS.len()],
+    /// Zero: none.
+    ids: [u128; BOUNDS_MS.len()],
+    /// Rows whose example failed, as bits; failures are looked for first.
+    failed: u16,
 }
+
+const _: () = assert!(BOUNDS_MS.len() <= u16::BITS as usize, "each row has its bit");
 
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -92,39 +98,36 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One request over an edge of the proxy (`web#0->cart "GET /"`), which ended about `now`.
-    pub fn add(&mut self, now: Nanos, map: &Map, places: &Places, record: &Finished, edge: &str) {
-        let port = record.instance.filter(|it| it.ip().is_loopback()).map(|it| it.port());
+    /// Requests that one instance answered over one edge of the proxy since the tick before.
+    pub fn add(&mut self, map: &Map, places: &Places, edge: &EdgeName, port: Option<u16>, group: &Group) {
         let to = port.and_then(|it| places.answerers.get(&it));
-        let from = edge.split("->").next().and_then(|it| places.callers.get(it));
-        let failed = record.status == 0 || record.status >= 500;
-        let count = |counts: &mut Counts| {
-            counts.requests += 1;
-            counts.failed += u64::from(failed);
-            counts.latency.record(record.duration);
+        let from = places.callers.get(&*edge.slot);
+        let more = Counts {
+            requests: group.requests,
+            failed: group.failed,
+            retries: 0,
+            latency: group.latency.clone(),
         };
         if let (Some(port), Some(_)) = (port, to) {
-            count(self.open.ports.entry(port).or_default());
+            self.open.ports.entry(port).or_default().add(&more);
         }
         if let (Some(from), Some(to)) = (from, to) {
-            count(self.open.zones.entry((from.zone, to.zone)).or_default());
+            self.open.zones.entry((from.zone, to.zone)).or_default().add(&more);
             let split = |node: u32| map.nodes.get(node as usize).is_some_and(|it| it.versions.len() > 1);
             if let Some(edge) = places.edges.get(&(from.node, to.node))
                 && (split(from.node) || split(to.node))
             {
-                count(self.open.versions.entry((*edge, from.version, to.version)).or_default());
+                self.open.versions.entry((*edge, from.version, to.version)).or_default().add(&more);
             }
         }
-        let Some((_, callee)) = crate::compile::parties(edge) else { return };
-        if !record.fault.is_empty() && !self.open.faults.contains(callee) {
-            self.open.faults.insert(callee.to_owned());
-        }
-        if record.trace_id != 0 {
-            self.example(now, callee, record, failed);
+        if group.faulted && !self.open.faults.contains(&*edge.callee_as_written) {
+            self.open.faults.insert(edge.callee_as_written.to_string());
         }
     }
 
-    fn example(&mut self, now: Nanos, callee: &str, record: &Finished, failed: bool) {
+    /// A request whose trace is likely to stay, as what a cell of its callee's heatmap looks like.
+    pub fn example(&mut self, now: Nanos, callee: &str, record: &Finished) {
+        let failed = crate::spans::failed(record);
         let since_start = Nanos(now.as_u64() / COLUMN.as_u64() * COLUMN.as_u64());
         let row = BOUNDS_MS.iter().position(|it| record.duration <= Nanos::from_millis(*it));
         let row = row.unwrap_or(BOUNDS_MS.len() - 1);
@@ -136,11 +139,11 @@ impl Tally {
             if columns.len() >= COLUMNS {
                 columns.pop_front();
             }
-            columns.push_back(Examples { since_start, rows: [(0, false); BOUNDS_MS.len()] });
+            columns.push_back(Examples { since_start, ids: [0; BOUNDS_MS.len()], failed: 0 });
         }
-        let cell = columns.back_mut().map(|it| &mut it.rows[row]);
-        if let Some(cell) = cell.filter(|it| failed || !it.1) {
-            *cell = (record.trace_id, failed);
+        if let Some(it) = columns.back_mut().filter(|it| failed || it.failed & 1 << row == 0) {
+            it.ids[row] = record.trace_id;
+            it.failed |= u16::from(failed) << row;
         }
     }
 
@@ -162,9 +165,9 @@ impl Tally {
     pub fn examples(&self, service: &str, since_start: Nanos, kept: &dyn Fn(TraceId) -> bool) -> Vec<Value> {
         let columns = self.examples.get(service).into_iter().flatten();
         let found = columns.rev().find(|it| it.since_start == since_start);
-        let rows = found.map_or([(0, false); BOUNDS_MS.len()], |it| it.rows);
-        rows.iter()
-            .map(|(id, _)| match TraceId::new(*id).filter(|it| kept(*it)) {
+        let ids = found.map_or([0; BOUNDS_MS.len()], |it| it.ids);
+        ids.iter()
+            .map(|id| match TraceId::new(*id).filter(|it| kept(*it)) {
                 Some(id) => json!(id.to_string()),
                 None => Value::Null,
             })
@@ -229,11 +232,12 @@ impl Tally {
 
 fn numbers(counts: &Counts, over: f64) -> Value {
     let known = |it: Option<f64>| it.map_or(Value::Null, crate::page::number);
+    let [p50, p99] = counts.quantiles_ms([0.5, 0.99]).map(known);
     json!({
         "rate": known((over > 0.0).then(|| counts.requests as f64 / over)),
         "errors": known(counts.errors()),
-        "p50": known(counts.quantile_ms(0.5)),
-        "p99": known(counts.quantile_ms(0.99)),
+        "p50": p50,
+        "p99": p99,
     })
 }
 
@@ -242,7 +246,6 @@ mod tests {
     use super::*;
     use crate::map::{Edge, Node};
     use crate::status::{InstanceStatus, ServiceStatus};
-    use proxy::http1::Method;
 
     fn map() -> Map {
         let node = |id: u32, name: &str, kind, versions: &[&str]| Node {
@@ -299,40 +302,24 @@ mod tests {
     }
 
     fn record(port: u16, status: u16, millis: u64, trace_id: u128) -> Finished {
-        Finished {
-            started_unix: Nanos::ZERO,
-            duration: Nanos::from_millis(millis),
-            upstream: Nanos::ZERO,
-            worker: 0,
-            edge: 0,
-            generation: 1,
-            status,
-            attempts: 1,
-            method: Method::Get,
-            trace_id,
-            parent_span: 0,
-            server_span: 0,
-            client_span: 0,
-            sampled: true,
-            instance: Some(([127, 0, 0, 1], port).into()),
-            request_bytes: 0,
-            response_bytes: 0,
-            error: "",
-            last: None,
-            tries: None,
-            counted: None,
-            breaker_open: false,
-            ejected: false,
-            fault: "",
-            path_len: 0,
-            path: [0; proxy::record::PATH_BYTES],
+        let it = crate::records::finished(Nanos::ZERO, Nanos::from_millis(millis), trace_id);
+        Finished { status, instance: Some(([127, 0, 0, 1], port).into()), ..it }
+    }
+
+    fn add(tally: &mut Tally, record: &Finished, edge: &str) {
+        let (map, edge) = (map(), EdgeName::of(edge).expect("an edge"));
+        let mut group = Group::default();
+        group.add(record);
+        let port = record.instance.map(|it| it.port());
+        tally.add(&map, &Places::of(&map, &status()), &edge, port, &group);
+        if record.trace_id != 0 {
+            tally.example(Nanos::from_secs(12), &edge.callee_as_written, record);
         }
     }
 
     fn told() -> Tally {
-        let (map, mut tally) = (map(), Tally::default());
-        let places = Places::of(&map, &status());
-        let mut add = |record, edge| tally.add(Nanos::from_secs(12), &map, &places, &record, edge);
+        let mut tally = Tally::default();
+        let mut add = |record, edge| add(&mut tally, &record, edge);
         add(record(11, 200, 3, 1), "edge->web");
         add(record(21, 200, 3, 2), "web#0->cart \"GET /\"");
         add(record(22, 503, 3, 3), "web#0->cart");
@@ -361,10 +348,9 @@ mod tests {
 
     #[test]
     fn a_fault_is_told_for_a_second() {
-        let (map, mut tally) = (map(), Tally::default());
-        let places = Places::of(&map, &status());
+        let mut tally = Tally::default();
         let hurt = Finished { fault: "delay", ..record(21, 200, 3, 1) };
-        tally.add(Nanos::ZERO, &map, &places, &hurt, "web#0->cart \"GET /\"");
+        add(&mut tally, &hurt, "web#0->cart \"GET /\"");
         tally.tick(Nanos::from_millis(250));
         assert_eq!(tally.faulted().into_iter().collect::<Vec<_>>(), ["cart"]);
         tally.tick(Nanos::from_secs(2));

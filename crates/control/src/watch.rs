@@ -5,7 +5,9 @@
 
 use crate::api::lock;
 use crate::doors::DoorCounters;
-use crate::handing::{HandingOn, Seats};
+use crate::edges::EdgeNames;
+use crate::ended::Ended;
+use crate::handing::{Handed, HandingOn, Seats};
 use crate::keeper::{self, HandOver, hand_over};
 use crate::live::{Frame, Live, Moment, NodeRecord, flag};
 use crate::map::Map;
@@ -13,21 +15,17 @@ use crate::measures::Measures;
 use crate::numbers::{Index, Numbers};
 use crate::promises::{Promises, Said};
 use crate::send::{Exporter, SendCounters, Settings};
-use crate::spans::{Names, spans_of};
 use crate::status::{Handing, Status};
 use crate::tally::{Places, Tally};
 use crate::views::tap::{Stands, Taps, tapped};
 use proxy::observe::Observer;
-use proxy::record::Finished;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use telemetry::app::{AppMetrics, LogRing};
 use telemetry::freshness::Freshness;
-use telemetry::ids::TraceId;
-use telemetry::metrics::{Frame as Counted, Registry, SeriesSettings, Sparse};
+use telemetry::metrics::{Frame as Counted, Registry, SeriesSettings};
 use telemetry::span::Span;
 use telemetry::traces::{MemoryTraces, TraceSettings};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -49,8 +47,6 @@ const APP_SERIES_MAX: usize = 20_000;
 
 /// Alerts that whoever tells them on may be behind.
 const ALERTS_BEHIND_MAX: usize = 256;
-/// Requests of one tick that may show what a bucket of a series looks like.
-const EXEMPLARS_A_TICK: usize = 1_000;
 /// What a marker's door is counted as; see [`crate::marker`].
 pub const MARKER: &str = "isobar-marker";
 
@@ -96,6 +92,8 @@ pub struct Watched {
     pub tally: Mutex<Tally>,
     pub frames: broadcast::Sender<Frame>,
     pub traces: Mutex<MemoryTraces>,
+    /// The map says so, and its buttons are off.
+    pub read_only: AtomicBool,
     /// What applications say over OTLP beside traces.
     pub app: Mutex<App>,
     pub door_counters: DoorCounters,
@@ -106,9 +104,16 @@ pub struct Watched {
     /// Services one of whose alerts is firing.
     pub burning: Mutex<Vec<String>>,
     pub alerts: broadcast::Sender<Said>,
-    pub spans_dropped: AtomicU64,
+    /// Finished requests that the keeper had no time for.
+    pub requests_dropped: AtomicU64,
+    /// Requests that became no spans because nothing happened in them, and the share of such traces that do, in
+    /// millionths.
+    pub passed_over: AtomicU64,
+    pub trace_share_millionths: AtomicU64,
     /// How services hand on traces, for the status.
     pub handing: Mutex<Vec<Handing>>,
+    /// The same for each pair of caller and callee.
+    pub handed: Mutex<Vec<Handed>>,
     /// What people should read that is no alert: a service and a sentence about it.
     pub notes: broadcast::Sender<(String, String)>,
     pub settings: Settings,
@@ -153,14 +158,18 @@ impl Watched {
                 logs: LogRing::new(LOG_BYTES_MAX),
                 metrics: AppMetrics::new(APP_SERIES_MAX),
             }),
+            read_only: AtomicBool::new(false),
             door_counters: DoorCounters::default(),
             measures: Mutex::new(Measures::new(registry.clone(), Nanos::ZERO)),
             registry,
             promises: Mutex::new(Promises::new(outward.slo_time_scale)),
             burning: Mutex::default(),
             alerts: broadcast::channel(ALERTS_BEHIND_MAX).0,
-            spans_dropped: AtomicU64::new(0),
+            requests_dropped: AtomicU64::new(0),
+            passed_over: AtomicU64::new(0),
+            trace_share_millionths: AtomicU64::new(1_000_000),
             handing: Mutex::default(),
+            handed: Mutex::default(),
             notes: broadcast::channel(ALERTS_BEHIND_MAX).0,
             settings: outward,
             exporter,
@@ -199,7 +208,8 @@ pub async fn watch(
     let mut index = Index::of(&watched.map());
     let mut places = Places::default();
     let mut tap = None;
-    let mut names = Names::new(watched.registry.clone());
+    let mut edges_now = Arc::new(EdgeNames::default());
+    let mut ended = Ended::default();
     let mut new_map = None;
     let mut handing = HandingOn::default();
     let mut seats = Seats::default();
@@ -246,26 +256,21 @@ pub async fn watch(
         acknowledge_markers(&watched, &counted);
 
         let tap = tap.get_or_insert_with(|| observer.events(RECORDS_MAX));
-        let (generation, edge_names) = observer.edge_names();
-        let mut ended = Ended::default();
+        if observer.generation() != edges_now.generation || edges_now.is_empty() {
+            edges_now = Arc::new(EdgeNames::read(&observer));
+        }
         let stands = watched.taps.are_open().then(|| Stands::of(&said));
         let mut looked_at = Vec::new();
-        let mut tally = lock(&watched.tally);
+        let mut records = keeper.as_ref().map(keeper::Ways::list).unwrap_or_default();
         for record in tap.try_iter().take(RECORDS_MAX) {
-            ended.note(&record);
-            // A slot means another edge in another snapshot: such a record is left out rather than misnamed.
-            if record.generation != generation {
-                continue;
-            }
-            if let Some(Some(edge)) = edge_names.get(record.edge as usize) {
-                spans_of(&record, &edge.name, &mut names, &mut ended.spans);
-                tally.add(now, &map, &places, &record, &edge.name);
-                looked_at.extend(stands.as_ref().and_then(|it| tapped(&record, &edge.name, it)));
-                handing.note(&record, &edge.name, &seats);
+            ended.add(&record);
+            if let Some(edge) = edges_now.get(record.generation, record.edge) {
+                looked_at.extend(stands.as_ref().and_then(|it| tapped(&record, &edge.whole, it)));
+                handing.note(&record, edge, &seats);
+                records.push(record);
             }
         }
-        tally.tick(now);
-        drop(tally);
+        tell_groups(&watched, &mut ended, &map, &places, &edges_now, &said, now);
         if stands.is_some() {
             watched.taps.offer(&looked_at, now);
         }
@@ -274,56 +279,46 @@ pub async fn watch(
             let _ = watched.notes.send((service, sentence));
         }
         *lock(&watched.handing) = handing.rows();
-        ended.keep(&watched, &said, now);
+        *lock(&watched.handed) = handing.edges();
+        let inferred = handing.inferred();
         if let Some(keeper) = &keeper {
-            hand_over(&watched, keeper, HandOver { spans: ended.spans, frame: counted, map: new_map.take() });
+            let edges = Arc::clone(&edges_now);
+            let scenario = said.scenario.clone();
+            let map = new_map.take();
+            let it = HandOver { records, edges, scenario, inferred, frame: counted, map };
+            hand_over(&watched, keeper, it);
         }
     }
 }
 
-/// Requests that ended within one tick, by what is kept of them.
-#[derive(Debug, Default)]
-struct Ended {
-    spans: Vec<Span>,
-    /// By address.
-    instances: HashMap<SocketAddr, (Sparse, u64)>,
-    shown: Vec<(telemetry::metrics::SeriesKey, TraceId, Nanos, Nanos)>,
-}
-
-impl Ended {
-    fn note(&mut self, record: &Finished) {
-        if let Some(address) = record.instance {
-            let (latency, errors) = self.instances.entry(address).or_default();
-            latency.record(record.duration);
-            *errors += u64::from(record.status == 0 || record.status >= 500);
+/// What single requests tell of zones, versions and instances.
+fn tell_groups(
+    watched: &Watched,
+    ended: &mut Ended,
+    map: &Map,
+    places: &Places,
+    edges: &EdgeNames,
+    status: &Status,
+    now: Nanos,
+) {
+    let ours = status.services.iter().flat_map(|service| {
+        service.instances.iter().filter_map(move |it| Some((it.port?, &it.name, &service.name)))
+    });
+    let by_port: HashMap<u16, (&String, &String)> =
+        ours.map(|(port, name, service)| (port, (name, service))).collect();
+    let mut tally = lock(&watched.tally);
+    let mut measures = lock(&watched.measures);
+    for ((generation, edge, address), group) in ended.drain() {
+        let port = address.filter(|it| it.ip().is_loopback()).map(|it| it.port());
+        if let Some((name, service)) = port.and_then(|it| by_port.get(&it)) {
+            measures.instances.add(name, service, &group.latency, group.failed, now);
         }
-        if let (Some(counted), Some(trace)) = (record.counted, TraceId::new(record.trace_id))
-            && self.shown.len() < EXEMPLARS_A_TICK
-        {
-            self.shown.push((counted.series, trace, record.duration, record.started_unix));
-        }
-    }
-
-    fn keep(&mut self, watched: &Watched, status: &Status, now: Nanos) {
-        if self.instances.is_empty() && self.shown.is_empty() {
-            return;
-        }
-        let mut measures = lock(&watched.measures);
-        for (key, trace, value, at) in self.shown.drain(..) {
-            measures.exemplify(&key, trace, value, at);
-        }
-        let ours = status.services.iter().flat_map(|service| {
-            service.instances.iter().filter_map(move |it| Some((it.port?, &it.name, &service.name)))
-        });
-        let by_port: HashMap<u16, (&String, &String)> =
-            ours.map(|(port, name, service)| (port, (name, service))).collect();
-        for (address, (latency, errors)) in self.instances.drain() {
-            let known = by_port.get(&address.port()).filter(|_| address.ip().is_loopback());
-            if let Some((name, service)) = known {
-                measures.instances.add(name, service, &latency, errors, now);
-            }
+        if let Some(edge) = edges.get(generation, edge) {
+            tally.add(map, places, edge, port, &group);
         }
     }
+    drop(measures);
+    tally.tick(now);
 }
 
 fn flag_burning(watched: &Watched, map: &Map, nodes: &mut [NodeRecord]) {
@@ -374,7 +369,8 @@ fn acknowledge_markers(watched: &Watched, counted: &Counted) {
 /// Another file: positions are new, what is known of who stayed is kept.
 fn take_over(watched: &Watched, map: &Map) -> Index {
     let before = watched.map();
-    let map = Map { revision: before.revision.wrapping_add(1), ..map.clone() };
+    let read_only = watched.read_only.load(Relaxed);
+    let map = Map { revision: before.revision.wrapping_add(1), read_only, ..map.clone() };
     lock(&watched.numbers).follow(&before, &map);
     lock(&watched.tally).follow(&map);
     let index = Index::of(&map);

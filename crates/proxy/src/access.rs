@@ -3,7 +3,7 @@
 use crate::edge::EdgeState;
 use crate::exchange::{Asked, Call};
 use crate::http1::Kind;
-use crate::identity::{write_decimal, write_hex};
+use crate::identity::{hex_32, write_decimal};
 use crate::log::write_json_string;
 use crate::worker::Worker;
 use units::Nanos;
@@ -64,9 +64,7 @@ pub(crate) fn line(
             None => asked.head.find(Kind::RequestId, buffer).unwrap_or_default(),
         };
         text(out, ",\"request_id\":", id);
-        let mut trace = [0; 32];
-        write_hex(call.trace.id, &mut trace);
-        text(out, ",\"trace_id\":", &trace);
+        text(out, ",\"trace_id\":", &hex_32(call.trace.id));
         out.push(b'}');
     });
 }

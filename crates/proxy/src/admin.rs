@@ -4,9 +4,9 @@
 //! GET  /healthz                 200 while the process lives
 //! GET  /readyz                  200 while it takes new work, 503 once it drains
 //! GET  /stats[?format=json]     Prometheus text, or JSON
-//! GET  /config                  the running snapshot, its source, its generation and its age
+//! GET  /config                  the running snapshot as JSON, its source, its generation and its age
 //! GET  /endpoints               every instance: health, ejection, in flight, latency, and why
-//! GET  /tap[?edge=&status=&path=&count=]   finished requests as JSON lines, as they end
+//! GET  /tap[?edge=&status=&path=&sample=&count=]   finished requests as JSON lines, as they end
 //! GET  /log                     how much the proxy says on stderr
 //! POST /log?level=              error, info or debug
 //! POST /drain                   finish what is in progress and end
@@ -15,16 +15,17 @@
 
 use crate::engine::{Control, Message};
 use crate::http1::{HeadLimits, Method, Progress, RequestHead, parse_request};
-use crate::log::{Level, write_json_string};
+use crate::log::Level;
 use crate::plan::Plan;
 use crate::record::Finished;
+use crate::snapshot_json::{Object, quote, snapshot};
 use crate::stats::{ByClass, Cell, EdgeCells};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use units::Histogram;
+use units::{Histogram, Percent};
 
 /// Connections answered at once; more wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -32,38 +33,28 @@ const CONNECTIONS_MAX: usize = 64;
 /// Finished requests waiting for a tap's reader.
 const TAP_WAITING_MAX: usize = 1_024;
 
+/// Answers on loopback.
 pub(crate) async fn serve(control: Arc<Control>, socket: std::net::TcpListener) {
-    let socket = match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            eprintln!("isobar: the admin listener cannot be polled: {error}");
-            return;
-        }
-    };
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match socket.accept().await {
-            Ok((stream, _)) => begin(&control, place, stream),
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => accept(control, async || Ok(socket.accept().await?.0)).await,
+        Err(error) => eprintln!("isobar: the admin listener cannot be polled: {error}"),
     }
 }
 
 /// The same on a Unix socket.
 pub(crate) async fn serve_local(control: Arc<Control>, socket: std::os::unix::net::UnixListener) {
-    let socket = match tokio::net::UnixListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            eprintln!("isobar: the admin socket cannot be polled: {error}");
-            return;
-        }
-    };
+    match tokio::net::UnixListener::from_std(socket) {
+        Ok(socket) => accept(control, async || Ok(socket.accept().await?.0)).await,
+        Err(error) => eprintln!("isobar: the admin socket cannot be polled: {error}"),
+    }
+}
+
+async fn accept<S: Stream + 'static>(control: Arc<Control>, next: impl AsyncFn() -> std::io::Result<S>) {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        match socket.accept().await {
-            Ok((stream, _)) => begin(&control, place, stream),
+        match next().await {
+            Ok(stream) => begin(&control, place, stream),
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
@@ -96,7 +87,10 @@ async fn answer(control: &Control, mut stream: impl Stream) -> std::io::Result<(
         match parse_request(&buffer, &limits, &mut head) {
             Ok(Progress::Complete) => break,
             Ok(Progress::Partial) => {}
-            Err(refusal) => return reply(&mut stream, refusal.status(), "text/plain", refusal.name()).await,
+            Err(refusal) => {
+                let said = format!("{}\n", refusal.name());
+                return reply(&mut stream, (refusal.status(), "text/plain", said.len()), &said).await;
+            }
         }
     }
     let path = String::from_utf8_lossy(head.path(&buffer)).into_owned();
@@ -104,72 +98,84 @@ async fn answer(control: &Control, mut stream: impl Stream) -> std::io::Result<(
     let wants = |name: &str| {
         crate::router::find_pair(&query, b'&', name).map(|value| String::from_utf8_lossy(value).into_owned())
     };
-    let text = "text/plain; version=0.0.4; charset=utf-8";
-    match (head.method, path.as_str()) {
-        (Method::Get | Method::Head, "/healthz") => reply(&mut stream, 200, text, "ok\n").await,
+    let metrics = "text/plain; version=0.0.4; charset=utf-8";
+    let (text, json_text) = ("text/plain; charset=utf-8", "application/json");
+    let (status, kind, body) = match (head.method, path.as_str()) {
+        (Method::Get | Method::Head, "/healthz") => (200, text, "ok\n".to_owned()),
         (Method::Get | Method::Head, "/readyz") if control.draining.load(Relaxed) => {
-            reply(&mut stream, 503, text, "draining\n").await
+            (503, text, "draining\n".to_owned())
         }
-        (Method::Get | Method::Head, "/readyz") => reply(&mut stream, 200, text, "ready\n").await,
-        (Method::Get, "/stats") if wants("format").as_deref() == Some("json") => {
-            reply(&mut stream, 200, "application/json", &json(control)).await
-        }
-        (Method::Get, "/stats" | "/metrics") => reply(&mut stream, 200, text, &prometheus(control)).await,
-        (Method::Get, "/config") => {
-            let plan = control.plan();
-            let age = control.clock.now().saturating_sub(plan.applied_at);
-            let applied: Vec<u64> =
-                control.workers.iter().map(|worker| worker.applied.load(Relaxed)).collect();
-            let body = format!(
-                "# source: {}\n# generation: {} (workers run {applied:?})\n# age: {:.3} s\n{:#?}\n",
-                plan.config.source,
-                plan.generation,
-                age.as_secs_f64(),
-                plan.config
-            );
-            reply(&mut stream, 200, text, &body).await
-        }
-        (Method::Get, "/endpoints") => {
-            let body = endpoints(control).await;
-            reply(&mut stream, 200, "application/json", &body).await
-        }
-        (Method::Get, "/tap") => tap(control, &mut stream, &wants).await,
-        (Method::Get, "/log") => {
-            reply(&mut stream, 200, text, &format!("{}\n", control.voice.level().name())).await
-        }
+        (Method::Get | Method::Head, "/readyz") => (200, text, "ready\n".to_owned()),
+        (Method::Get | Method::Head, "/stats" | "/metrics") => match wants("format").as_deref() {
+            Some("json") => (200, json_text, json(control)),
+            None | Some("prometheus") => (200, metrics, prometheus(control)),
+            Some(other) => (
+                400,
+                text,
+                format!("format={other} is unknown: json, or prometheus, which is meant without any\n"),
+            ),
+        },
+        (Method::Get | Method::Head, "/config") => (200, json_text, running(control)),
+        (Method::Get | Method::Head, "/endpoints") => (200, json_text, endpoints(control).await),
+        (Method::Get, "/tap") => match Tap::read(&wants) {
+            Ok(wanted) => return tap(control, &mut stream, &wanted).await,
+            Err(mistake) => (400, text, mistake),
+        },
+        (Method::Get | Method::Head, "/log") => (200, text, format!("{}\n", control.voice.level().name())),
         (Method::Post, "/log") => match wants("level").and_then(|it| Level::of(&it)) {
             Some(level) => {
                 control.voice.set(level);
-                reply(&mut stream, 200, text, &format!("{}\n", level.name())).await
+                (200, text, format!("{}\n", level.name()))
             }
-            None => reply(&mut stream, 400, text, "?level= is error, info or debug\n").await,
+            None => (400, text, "?level= is error, info or debug\n".to_owned()),
         },
         (Method::Post, "/drain") => {
             control.drain();
-            reply(&mut stream, 202, text, "draining\n").await
+            (202, text, "draining\n".to_owned())
         }
         (
             _,
-            "/healthz" | "/readyz" | "/stats" | "/metrics" | "/config" | "/endpoints" | "/tap" | "/log"
-            | "/drain",
-        ) => reply(&mut stream, 405, text, "another method is needed\n").await,
-        _ => {
-            reply(
-                &mut stream,
-                404,
-                text,
-                "try /healthz /readyz /stats /config /endpoints /tap /log, or POST /drain\n",
-            )
-            .await
+            path @ ("/healthz" | "/readyz" | "/stats" | "/metrics" | "/config" | "/endpoints" | "/tap"
+            | "/log" | "/drain"),
+        ) => {
+            let other = if path == "/drain" { "POST" } else { "GET" };
+            (405, text, format!("{path} is asked with {other}\n"))
         }
-    }
+        _ => (
+            404,
+            text,
+            "try /healthz /readyz /stats /config /endpoints /tap /log, or POST /drain\n".to_owned(),
+        ),
+    };
+    let shown = if head.method == Method::Head { "" } else { body.as_str() };
+    reply(&mut stream, (status, kind, body.len()), shown).await
 }
 
-async fn reply(stream: &mut impl Stream, status: u16, kind: &str, body: &str) -> std::io::Result<()> {
+/// What runs, where it came from and since when, and which snapshot each worker has taken over.
+fn running(control: &Control) -> String {
+    let plan = control.plan();
+    let age = control.clock.now().saturating_sub(plan.applied_at);
+    let applied: Vec<String> =
+        control.workers.iter().map(|worker| worker.applied.load(Relaxed).to_string()).collect();
+    let mut out = Object::new()
+        .text("source", &plan.config.source)
+        .raw("generation", plan.generation)
+        .raw("workers", format!("[{}]", applied.join(",")))
+        .raw("age_s", format!("{:.3}", age.as_secs_f64()))
+        .raw("config", snapshot(&plan.config))
+        .end();
+    out.push('\n');
+    out
+}
+
+async fn reply(
+    stream: &mut impl Stream,
+    (status, kind, length): (u16, &str, usize),
+    body: &str,
+) -> std::io::Result<()> {
     let head = format!(
-        "HTTP/1.1 {status} {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} {}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n",
         crate::heads::reason(status),
-        body.len()
     );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
@@ -179,17 +185,27 @@ async fn reply(stream: &mut impl Stream, status: u16, kind: &str, body: &str) ->
 /// An edge's counters: name, help, and where they are.
 type Row = (&'static str, &'static str, fn(&EdgeCells) -> &Cell);
 
-const EDGE_COUNTERS: [Row; 18] = [
+const EDGE_COUNTERS: [Row; 24] = [
     ("edge_attempts_total", "Attempts sent to instances.", |it| &it.attempts),
     ("edge_retries_total", "Attempts after the first.", |it| &it.retries),
     ("edge_retries_refused_total", "Retries that the budget or a limit refused.", |it| &it.retries_refused),
     ("edge_replays_total", "Requests sent again because they never reached their peer.", |it| &it.replays),
     ("edge_hedges_total", "Second copies sent because the first was slow.", |it| &it.hedges),
+    ("edge_hedges_refused_total", "Second copies that the budget refused.", |it| &it.hedges_refused),
+    ("edge_hedges_won_total", "Second copies that were answered first.", |it| &it.hedges_won),
+    ("edge_hedges_cancelled_total", "Copies given up because another was answered.", |it| {
+        &it.hedges_cancelled
+    }),
     ("edge_connect_failures_total", "Connections that could not be made.", |it| &it.connect_failures),
     ("edge_resets_total", "Connections that broke under a request.", |it| &it.resets),
     ("edge_timeouts_total", "Attempts that took too long.", |it| &it.timeouts),
     ("edge_no_instance_total", "Requests for which no instance could be picked.", |it| &it.no_endpoint),
     ("edge_breaker_refused_total", "Requests refused by an open breaker.", |it| &it.breaker_refused),
+    ("edge_breaker_trips_total", "Times the breaker opened.", |it| &it.breaker_trips),
+    ("edge_ejections_total", "Instances that were left out for a while.", |it| &it.ejections),
+    ("edge_ejections_withheld_total", "Instances left in although a rule found them guilty.", |it| {
+        &it.ejections_withheld
+    }),
     ("edge_overload_refused_total", "Requests refused because the instance had enough to do.", |it| {
         &it.limit_refused
     }),
@@ -395,12 +411,6 @@ fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &Histo
     writeln!(out, "{name}_count{{{labels}}} {}", histogram.count())
 }
 
-fn quoted(text: &str) -> String {
-    let mut out = Vec::new();
-    write_json_string(text.as_bytes(), &mut out);
-    String::from_utf8(out).unwrap_or_default()
-}
-
 /// The same as JSON, with percentiles.
 fn json(control: &Control) -> String {
     let plan = control.plan();
@@ -414,7 +424,7 @@ fn json(control: &Control) -> String {
     let _ = write!(out, "}},\"generation\":{},\"edges\":[", plan.generation);
     for (at, edge) in plan.edges.iter().flatten().enumerate() {
         let comma = if at == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}{{\"edge\":{}", quoted(&edge.config.name));
+        let _ = write!(out, "{comma}{{\"edge\":{}", quote(&edge.config.name));
         for (class, label) in CLASSES.iter().enumerate() {
             let _ = write!(out, ",\"{label}\":{}", edge.cells.sum(|cells| &cells.classes[class]));
         }
@@ -449,7 +459,7 @@ async fn endpoints(control: &Control) -> String {
         if out.len() > 1 {
             out.push(',');
         }
-        let _ = write!(out, "\n{{\"service\":{},\"instances\":[", quoted(&service.config.name));
+        let _ = write!(out, "\n{{\"service\":{},\"instances\":[", quote(&service.config.name));
         let mut addresses: Vec<_> = reports.iter().map(|report| (report.address, report.version)).collect();
         addresses.sort();
         addresses.dedup();
@@ -463,15 +473,15 @@ async fn endpoints(control: &Control) -> String {
             let _ = write!(
                 out,
                 "{comma}\n  {{\"address\":\"{address}\",\"name\":{},\"version\":{},\"health\":\"{health}\"",
-                quoted(label),
-                quoted(name)
+                quote(label),
+                quote(name)
             );
             if let Some(standing) = control.health.get((slot as u32, address)) {
                 let _ = write!(
                     out,
                     ",\"check\":\"{}\",\"check_said\":{},\"checks\":{}",
                     if standing.passing { "passing" } else { "failing" },
-                    quoted(standing.last),
+                    quote(standing.last),
                     standing.probes
                 );
             }
@@ -484,7 +494,7 @@ async fn endpoints(control: &Control) -> String {
                  \"limit\":{},\"shed\":{},\"latency_ewma_us\":{},\"failure_share\":{:.4},\"connections\":{},\"idle\":{},\
                  \"requests\":{},\"failures\":{}}}",
                 longest.map_or(0, |left| left.0 / 1_000_000),
-                quoted(&of().filter_map(|report| report.verdict.clone()).next().unwrap_or_default()),
+                quote(&of().filter_map(|report| report.verdict.clone()).next().unwrap_or_default()),
                 of().map(|report| report.in_flight).sum::<u32>(),
                 of().map(|report| report.gate.2).sum::<usize>(),
                 of().map(|report| u64::from(report.gate.0)).sum::<u64>(),
@@ -503,21 +513,61 @@ async fn endpoints(control: &Control) -> String {
     out
 }
 
+/// Which requests somebody wants to see.
+struct Tap {
+    edge: Option<String>,
+    /// `404`, or `5xx`.
+    status: Option<(u16, u16)>,
+    path: Option<String>,
+    share: Percent,
+    count: u64,
+}
+
+impl Tap {
+    fn read(wants: &impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mistake = |name: &str, value: &str, meant: &str| format!("{name}={value} is not {meant}\n");
+        let status = wants("status").map(|text| {
+            let class =
+                text.strip_suffix("xx").and_then(|digit| digit.parse::<u16>().ok()).filter(|it| *it <= 5);
+            let range = match class {
+                Some(class) => Some((class * 100, class * 100 + 99)),
+                None => text.parse().ok().map(|status| (status, status)),
+            };
+            range.ok_or_else(|| mistake("status", &text, "a status, as 404, or a class of them, as 5xx"))
+        });
+        let count = wants("count").map(|text| text.parse().map_err(|_| mistake("count", &text, "a number")));
+        let share = wants("sample").map(|text| {
+            // A per cent sign may come as it is or encoded.
+            let written = text.replace("%25", "%");
+            written.parse().map_err(|_| mistake("sample", &text, "a share, as 1%"))
+        });
+        Ok(Self {
+            edge: wants("edge").map(|edge| edge.replace("%3E", ">").replace("%3e", ">")),
+            status: status.transpose()?,
+            path: wants("path"),
+            share: share.transpose()?.unwrap_or(Percent::WHOLE),
+            count: count.transpose()?.unwrap_or(u64::MAX),
+        })
+    }
+
+    fn wants(&self, event: &Finished, edge: &str) -> bool {
+        // By the trace's number, so that all of a trace is seen or nothing of it.
+        let drawn = (event.trace_id as u64 >> 11) as f64 / (1u64 << 53) as f64;
+        self.edge.as_deref().is_none_or(|wanted| wanted == edge)
+            && self.status.is_none_or(|(from, to)| (from..=to).contains(&event.status))
+            && self.path.as_deref().is_none_or(|path| event.path().starts_with(path))
+            && drawn < self.share.fraction()
+    }
+}
+
 /// Finished requests as they end, until the reader leaves or has `count` of them.
-async fn tap(
-    control: &Control,
-    stream: &mut impl Stream,
-    wants: &impl Fn(&str) -> Option<String>,
-) -> std::io::Result<()> {
+async fn tap(control: &Control, stream: &mut impl Stream, wanted: &Tap) -> std::io::Result<()> {
     let (sender, events) = crossbeam_channel::bounded(TAP_WAITING_MAX);
     for worker in &control.workers {
         worker.send(Message::Events(sender.clone()));
     }
     drop(sender);
-    let edge = wants("edge");
-    let status = wants("status").and_then(|text| text.parse::<u16>().ok());
-    let path = wants("path");
-    let mut left = wants("count").and_then(|text| text.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let mut left = wanted.count;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
     let mut gone = [0; 64];
@@ -527,10 +577,7 @@ async fn tap(
         for event in events.try_iter().take(256) {
             let name =
                 plan.edges.get(event.edge as usize).and_then(Option::as_ref).map_or("", |it| &it.config.name);
-            let wanted = edge.as_deref().is_none_or(|edge| edge == name)
-                && status.is_none_or(|status| status == event.status)
-                && path.as_deref().is_none_or(|path| event.path().starts_with(path));
-            if wanted && left > 0 {
+            if wanted.wants(&event, name) && left > 0 {
                 left -= 1;
                 write_event(&mut lines, &event, name);
             }
@@ -553,15 +600,15 @@ pub(crate) fn write_event(out: &mut String, event: &Finished, edge: &str) {
         "{{\"time_unix_us\":{},\"edge\":{},\"method\":\"{:?}\",\"path\":{},\"status\":{},\"duration_us\":{},\"upstream_us\":{},\
          \"attempts\":{},\"instance\":\"{}\",\"trace_id\":\"{:032x}\",\"error\":{}}}",
         event.started_unix.0 / 1_000,
-        quoted(edge),
+        quote(edge),
         event.method,
-        quoted(event.path()),
+        quote(event.path()),
         event.status,
         event.duration.0 / 1_000,
         event.upstream.0 / 1_000,
         event.attempts,
         event.instance.map(|address| address.to_string()).unwrap_or_default(),
         event.trace_id,
-        quoted(event.error)
+        quote(event.error)
     );
 }

@@ -368,7 +368,7 @@ pub struct Limits {
     pub headers: u32,
     /// `None` lets bodies of any length through; they are never held whole.
     pub request_body_bytes: Option<Bytes>,
-    /// Bodies held in memory by one worker, for retries and mirrors.
+    /// Bodies kept for retries. One that does not fit is sent on and cannot be sent again.
     pub replay_bytes_total: Bytes,
     /// Requests that one instance is given at once, whatever it seems able to bear.
     pub requests_per_instance: u32,

@@ -4,15 +4,15 @@ use crate::config::Protocol;
 use crate::edge::{EdgeState, NoLane, Pick};
 use crate::serve::Client;
 use crate::socket::Socket;
+use crate::timers::Timer;
 use crate::tls::ClientSide;
 use crate::upstream::{Connection, Refused};
 use crate::worker::Worker;
 use policy::{Deadline, Outcome};
-use rustls_pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use units::Nanos;
 
 /// Why there is none.
@@ -22,35 +22,66 @@ pub(crate) enum NoConnection {
     ClientGone,
 }
 
+/// Who waits for a connection: until when, and how it is noticed that nobody does any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller<'c> {
+    pub(crate) timer: &'c Timer,
+    /// `None` where somebody else watches it: one of several copies of a request.
+    pub(crate) socket: Option<&'c Socket>,
+    /// It has said that it will send nothing more.
+    pub(crate) half_closed: bool,
+    /// It speaks HTTP/2, so that a stream may go on as a stream.
+    pub(crate) direct: bool,
+}
+
+impl<'c> Caller<'c> {
+    pub(crate) fn of(client: &'c Client) -> Self {
+        Self {
+            timer: &client.timer,
+            socket: Some(&client.socket),
+            half_closed: client.half_closed,
+            direct: client.socket.stream().is_some(),
+        }
+    }
+
+    /// Its connection broke.
+    pub(crate) fn is_lost(&self, cx: &mut Context<'_>) -> bool {
+        self.socket.is_some_and(|socket| matches!(socket.poll_readable(cx), Poll::Ready(Err(_))))
+    }
+}
+
 /// A caller that ended its side may still be reading; one that has waited this long without a turn is taken at its word.
 const HALF_CLOSED_PATIENCE: Nanos = Nanos::from_millis(50);
 
 /// A new connection, encrypted if the service wants that.
-pub(crate) async fn dial(address: SocketAddr, tls: Option<&ClientSide>) -> io::Result<Socket> {
+pub(crate) async fn dial(
+    address: SocketAddr,
+    host: Option<&str>,
+    tls: Option<&ClientSide>,
+) -> io::Result<Socket> {
     let stream = tokio::net::TcpStream::connect(address).await?;
     // Small writes must not wait for the peer's acknowledgement of the last one.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return Ok(Socket::plain(stream)) };
-    let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-    let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
-    let stream = connector.connect(name, stream).await?;
-    Ok(Socket::tls(tokio_rustls::TlsStream::Client(stream)))
+    match tls {
+        None => Ok(Socket::plain(stream)),
+        Some(tls) => Ok(Socket::tls(tls.connect(stream, address, host).await?)),
+    }
 }
 
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
-    client: &Client,
+    caller: Caller<'_>,
     edge: &EdgeState,
     pick: &mut Pick,
     deadline: Deadline,
 ) -> Result<Connection, NoConnection> {
     let asked = pick.started;
-    client.timer.set(deadline.instant());
-    let left = |cx: &mut std::task::Context<'_>| {
+    caller.timer.set(deadline.instant());
+    let left = |cx: &mut Context<'_>| {
         // Readable while a reply is due means that more requests came, or the end did. Which of the two cannot be told
         // without reading, so only a caller that is known to have ended its side is taken to have left.
-        let gone = client.half_closed || matches!(client.socket.poll_readable(cx), Poll::Ready(Err(_)));
-        let late = client.timer.poll(cx).is_ready();
+        let gone = caller.half_closed || caller.is_lost(cx);
+        let late = caller.timer.poll(cx).is_ready();
         late || (gone && worker.now().saturating_sub(asked) > HALF_CLOSED_PATIENCE)
     };
     let cells = edge.cells();
@@ -62,7 +93,11 @@ pub(crate) async fn connect(
         let waiting_max = plan.config.queue.max.unwrap_or(u32::MAX).min(limits.pending);
         let room = (worker.share(lanes_max), worker.share(waiting_max));
         pick.lane = Some(match edge.lanes.enter(pick.instance.key, room, left).await {
-            Ok(lane) => lane,
+            Ok(lane) => {
+                // It may have waited.
+                worker.now();
+                lane
+            }
             Err(NoLane::QueueFull) => return Err(NoConnection::Failed(Outcome::Shed)),
             Err(NoLane::Left) if deadline.has_passed(worker.now()) => {
                 return Err(NoConnection::Failed(Outcome::Shed));
@@ -79,15 +114,15 @@ pub(crate) async fn connect(
         Err(Refused::Left) => return Err(NoConnection::ClientGone),
     };
     pick.entered = Some(entered);
-    let now = worker.now();
+    let now = worker.lately();
     pick.started = now;
     if let Some(connection) = pick.instance.take_idle(now) {
         return Ok(connection);
     }
-    client.timer.set(deadline.instant().min(now + plan.config.connect_timeout));
+    caller.timer.set(deadline.instant().min(now + plan.config.connect_timeout));
     let slot = pick.instance.slot();
     let dial = || async {
-        let socket = dial(pick.instance.address, plan.tls.as_ref()).await?;
+        let socket = dial(pick.instance.address, pick.instance.host(), plan.tls.as_ref()).await?;
         cells.connections_made.add(1);
         Ok::<_, io::Error>(socket)
     };
@@ -95,17 +130,27 @@ pub(crate) async fn connect(
     let connected = match plan.config.protocol {
         Protocol::Http2 => {
             // A stream goes on as a stream; what came as HTTP/1 is translated on the way.
-            let direct = client.socket.stream().is_some();
+            let direct = caller.direct;
             if let Some(stream) = pick.instance.sessions.stream_now(worker).filter(|_| direct) {
                 return Ok(slot.connected(Socket::Stream(stream)));
             }
-            client.timer.limit(Box::pin(pick.instance.sessions.open(worker, direct, dial))).await
+            caller.timer.limit(Box::pin(pick.instance.sessions.open(worker, direct, dial))).await
         }
-        Protocol::Http1 | Protocol::Tcp => client.timer.limit(Box::pin(dial())).await,
+        Protocol::Http1 | Protocol::Tcp => caller.timer.limit(Box::pin(dial())).await,
     };
     match connected {
-        Some(Ok(socket)) => Ok(slot.connected(socket)),
-        Some(Err(_)) => Err(NoConnection::Failed(Outcome::ConnectFailed)),
+        Some(Ok(socket)) => {
+            if plan.tls.is_some() {
+                edge.service.tls_trouble.set(None);
+            }
+            Ok(slot.connected(socket))
+        }
+        Some(Err(error)) => {
+            let trouble = crate::tls::trouble(&error);
+            edge.service.tls_trouble.set(trouble);
+            worker.cells.upstream_tls_failures.add(u64::from(trouble.is_some()));
+            Err(NoConnection::Failed(Outcome::ConnectFailed))
+        }
         None if deadline.has_passed(worker.now()) => Err(NoConnection::Failed(Outcome::Timeout)),
         None => Err(NoConnection::Failed(Outcome::ConnectFailed)),
     }

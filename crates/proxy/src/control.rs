@@ -137,6 +137,19 @@ async fn watch_certificates(control: Arc<Control>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let plan = control.plan();
+        for service in plan.services.iter().flatten() {
+            let name = &service.config.name;
+            match service.tls.as_ref().map_or(Ok(false), crate::tls::ClientSide::refresh) {
+                Ok(false) => {}
+                Ok(true) => {
+                    control.voice.say(Level::Info, format_args!("service `{name}` has new certificates"));
+                }
+                Err(message) => {
+                    let words = format_args!("service `{name}` keeps its certificates: {message}");
+                    control.voice.say(Level::Error, words);
+                }
+            }
+        }
         for listener in &plan.listeners {
             let Some(tls) = &listener.tls else { continue };
             let name = &listener.config.name;

@@ -5,8 +5,8 @@ use crate::plan::EdgePlan;
 use crate::stats::EdgeCells;
 use crate::upstream::{Entered, Instance, ServiceState};
 use policy::{
-    Ask, Attempt, Balancer, Breaker, Budget, Next, NoPick, Outcome, Permit, RetryState, Sample, eject,
-    settings,
+    Ask, Attempt, Balancer, Breaker, Budget, Deadline, HedgeNext, HedgeState, Next, NoPick, Outcome, Permit,
+    RetryState, Sample, eject, settings,
 };
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -57,6 +57,10 @@ impl Lanes {
         }
         *count += 1;
         Some(Lane { lanes: self.clone(), key })
+    }
+
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.get()
     }
 
     /// Waits for a place, with at most `waiting_max` others. `None` when it is full or `left` says that nobody waits.
@@ -129,8 +133,38 @@ struct Core {
     /// The service's generation that the balancer's tables were built from.
     seen: u64,
     budget: Option<Budget>,
+    hedge_budget: Option<Budget>,
     breaker: Option<Breaker>,
     swept_at: Nanos,
+    /// Up to when the cells tell what the breaker did, and how long instances were ejected.
+    trips_told: u64,
+    open_since: Option<Nanos>,
+    ejected_told: Nanos,
+}
+
+impl Core {
+    /// Tells what the breaker did since it was looked at last.
+    fn tell_breaker(&mut self, cells: &EdgeCells, now: Nanos) {
+        let Some(breaker) = &self.breaker else { return };
+        if breaker.trips() != self.trips_told {
+            cells.breaker_trips.add(breaker.trips() - self.trips_told);
+            self.trips_told = breaker.trips();
+            self.open_since.get_or_insert(now);
+        }
+        let Some(since) = self.open_since else { return };
+        cells.breaker_open.add(now.saturating_sub(since).as_u64());
+        let is_open = breaker.state(now) != policy::BreakerState::Admitting;
+        self.open_since = is_open.then_some(now);
+    }
+
+    /// Tells for how long instances were ejected until now. Those that became so this moment were not.
+    fn tell_ejected(&mut self, cells: &EdgeCells, endpoints: &[policy::Endpoint], newly: u64, now: Nanos) {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.ejected_told, now)).as_u64();
+        let ejected = endpoints.iter().filter(|it| it.outlier.is_ejected()).count() as u64;
+        if ejected > newly {
+            cells.ejected.add(passed.saturating_mul(ejected - newly));
+        }
+    }
 }
 
 /// An instance that was chosen. It must be finished exactly once.
@@ -142,7 +176,8 @@ pub(crate) struct Pick {
     pub(crate) started: Nanos,
     /// Its place among the requests the instance is working on.
     pub(crate) entered: Option<Entered>,
-    /// What it took says nothing about how busy the instance is: a stream lasts as long as its ends like.
+    /// What it took says nothing about how busy the instance is: a stream lasts as long as its ends like, and a body takes
+    /// as long as its client.
     pub(crate) is_stream: bool,
     pub(crate) priority: settings::Priority,
     /// Its place among the edge's connections, where those are limited.
@@ -195,17 +230,26 @@ impl EdgeState {
                 .retry
                 .as_ref()
                 .and_then(|retry| Some(Budget::new(retry.budget.as_ref()?, workers as u32))),
+            hedge_budget: settings.hedge.as_ref().map(|hedge| Budget::new(&hedge.budget, workers as u32)),
             breaker: settings.breaker.map(Breaker::new),
             swept_at: Nanos::ZERO,
+            trips_told: 0,
+            open_since: None,
+            ejected_told: Nanos::ZERO,
         };
         if let Some((before, old)) = old {
             if before.retry == settings.retry {
                 core.budget.clone_from(&old.budget);
             }
+            if before.hedge == settings.hedge {
+                core.hedge_budget.clone_from(&old.hedge_budget);
+            }
             if before.breaker == settings.breaker {
                 core.breaker.clone_from(&old.breaker);
+                (core.trips_told, core.open_since) = (old.trips_told, old.open_since);
             }
             core.swept_at = old.swept_at;
+            core.ejected_told = old.ejected_told;
         }
         Rc::new(Self { plan, service, worker, core: RefCell::new(core), lanes })
     }
@@ -237,6 +281,11 @@ impl EdgeState {
         Some(core.breaker.as_ref()?.state(now) != policy::BreakerState::Admitting)
     }
 
+    /// `None`: retries have no budget, or there are none.
+    pub(crate) fn budget_level(&self, now: Nanos) -> Option<(u64, u64)> {
+        self.core.borrow().budget.as_ref().map(|it| it.level(now))
+    }
+
     /// Whether this instance gets nothing for a while.
     pub(crate) fn has_ejected(&self, address: std::net::SocketAddr) -> bool {
         let instances = self.service.instances.borrow();
@@ -249,11 +298,23 @@ impl EdgeState {
         self.settings().retry.as_ref().unwrap_or(&NO_RETRIES)
     }
 
-    /// A request arrived that this edge will carry: the budget for retries grows.
+    /// A request arrived that this edge will carry: the budgets for retries and for copies grow.
     pub(crate) fn on_request(&self, now: Nanos) {
         let mut core = self.core.borrow_mut();
         if let Some(budget) = &mut core.budget {
             budget.on_request(now);
+        }
+        if let Some(budget) = &mut core.hedge_budget {
+            budget.on_request(now);
+        }
+    }
+
+    /// The time for another copy has come: may it be sent?
+    pub(crate) fn hedge(&self, state: &mut HedgeState, deadline: Deadline, now: Nanos) -> HedgeNext {
+        let mut core = self.core.borrow_mut();
+        match (&self.settings().hedge, &mut core.hedge_budget) {
+            (Some(settings), Some(budget)) => state.on_time(settings, true, deadline, budget, now),
+            _ => HedgeNext::Wait,
         }
     }
 
@@ -262,7 +323,14 @@ impl EdgeState {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let permit = match &mut core.breaker {
-            Some(breaker) => Some(breaker.admit(ask.now).ok_or(Refused::BreakerOpen)?),
+            Some(breaker) => match breaker.admit(ask.now) {
+                Some(permit) => Some(permit),
+                None => {
+                    // Asking may have been what made it judge.
+                    core.tell_breaker(self.cells(), ask.now);
+                    return Err(Refused::BreakerOpen);
+                }
+            },
             None => None,
         };
         let mut endpoints = self.service.endpoints.borrow_mut();
@@ -318,8 +386,10 @@ impl EdgeState {
             quota.attempt_ended(now, pick.priority, outcome);
         }
         let mut core = self.core.borrow_mut();
+        let core = &mut *core;
         if let (Some(breaker), Some(permit)) = (&mut core.breaker, pick.permit) {
             breaker.on_result(now, permit, outcome);
+            core.tell_breaker(self.cells(), now);
         }
         if outcome.is_failure() {
             pick.instance.failures.set(pick.instance.failures.get() + 1);
@@ -327,11 +397,16 @@ impl EdgeState {
         let Some(at) = self.service.position(&pick.instance, pick.index as usize) else { return };
         let mut endpoints = self.service.endpoints.borrow_mut();
         endpoints[at].on_finish(now, elapsed, outcome, rest);
-        if let Some(settings) = &self.settings().eject
-            && let Some(eject::Verdict::Ejected { .. }) =
-                eject::on_outcome(settings, &mut endpoints, at, outcome, now)
-        {
-            self.service.changed();
+        if let Some(settings) = &self.settings().eject {
+            match eject::on_outcome(settings, &mut endpoints, at, outcome, now) {
+                Some(eject::Verdict::Ejected { .. }) => {
+                    self.cells().ejections.add(1);
+                    core.tell_ejected(self.cells(), &endpoints, 1, now);
+                    self.service.changed();
+                }
+                Some(eject::Verdict::Kept { .. }) => self.cells().ejections_withheld.add(1),
+                None => {}
+            }
         }
     }
 
@@ -342,13 +417,18 @@ impl EdgeState {
 
     /// Regular work: instances return from ejection, rates are judged.
     pub(crate) fn tick(&self, now: Nanos) {
-        let Some(settings) = &self.settings().eject else { return };
         let mut core = self.core.borrow_mut();
+        core.tell_breaker(self.cells(), now);
+        let Some(settings) = &self.settings().eject else { return };
         let mut endpoints = self.service.endpoints.borrow_mut();
+        core.tell_ejected(self.cells(), &endpoints, 0, now);
         let mut changed = eject::restore(&mut endpoints, now) > 0;
         if now.saturating_sub(core.swept_at) >= settings.interval {
             core.swept_at = now;
-            changed |= eject::sweep(settings, &mut endpoints, now).changed();
+            let swept = eject::sweep(settings, &mut endpoints, now);
+            self.cells().ejections.add(u64::from(swept.ejected));
+            self.cells().ejections_withheld.add(u64::from(swept.kept));
+            changed |= swept.changed();
         }
         if changed {
             self.service.changed();

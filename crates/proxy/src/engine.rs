@@ -8,7 +8,7 @@
 use crate::clock::Clock;
 use crate::config::{Config, ListenerKind, Mistake};
 use crate::log;
-use crate::observe::{BreakerSeen, InstanceSeen, Observer};
+use crate::observe::{Census, Observer};
 use crate::plan::{Changes, Plan, Planner, Tls};
 use crate::record::Finished;
 use crate::serve::{Client, Runners, connection};
@@ -20,11 +20,14 @@ use hashbrown::HashMap;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -117,7 +120,7 @@ pub(crate) enum Message {
         reply: oneshot::Sender<Vec<InstanceReport>>,
     },
     Events(crossbeam_channel::Sender<Finished>),
-    Census(oneshot::Sender<(Vec<InstanceSeen>, Vec<BreakerSeen>)>),
+    Census(oneshot::Sender<Census>),
     Drain {
         within: Nanos,
     },
@@ -470,10 +473,9 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
     Ok(socket.into())
 }
 
-/// An open door and the task that stands in it.
+/// An open door. Somebody stands in it until it is shut.
 struct Open {
     door: Rc<Door>,
-    accepting: tokio::task::JoinHandle<()>,
 }
 
 fn run_worker(
@@ -564,7 +566,7 @@ fn run_worker(
 
 fn shut(open: &Open, worker: &Worker) {
     open.door.closing.set(true);
-    open.accepting.abort();
+    open.door.shut.notify_one();
     worker.timers.wake_all();
 }
 
@@ -586,19 +588,29 @@ fn open_doors(
                 continue;
             }
         };
-        let door =
-            Rc::new(Door { name, plan: RefCell::new(Rc::new(listener.clone())), closing: Cell::new(false) });
-        let accepting =
-            tokio::task::spawn_local(accept(worker.clone(), door.clone(), socket, runners.clone()));
-        doors.push(Open { door, accepting });
+        let door = Rc::new(Door {
+            name,
+            plan: RefCell::new(Rc::new(listener.clone())),
+            closing: Cell::new(false),
+            shut: tokio::sync::Notify::new(),
+        });
+        tokio::task::spawn_local(accept(worker.clone(), door.clone(), socket, runners.clone()));
+        doors.push(Open { door });
     }
 }
 
-/// Stands in a door and lets clients in.
+/// Stands in a door and lets clients in. When it is shut, those who had knocked before are let in still: the kernel took
+/// their connections, and closing the door on them would reset what they believe is open.
 async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: tokio::net::TcpListener, runners: Rc<Runners>) {
+    let mut shut = pin!(door.shut.notified());
     loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => {
+        let next = poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(next) => Poll::Ready(Some(next)),
+            Poll::Pending => shut.as_mut().poll(cx).map(|()| None),
+        });
+        match next.await {
+            None => return,
+            Some(Ok((stream, peer))) => {
                 let tls = door.plan.borrow().tls.clone();
                 if let Some(client) = admit(&worker, &door, stream, peer) {
                     let http = matches!(door.plan.borrow().config.kind, ListenerKind::Http);
@@ -616,7 +628,7 @@ async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: tokio::net::TcpListe
                 }
             }
             // Out of file descriptors, or a client that left before we looked. Either passes; spinning would not help.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Some(Err(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
 }

@@ -4,17 +4,24 @@
 
 use crate::http1::{
     BodyReader, Framing, HeadLimits, Method, Progress, RequestHead, ResponseHead, parse_request,
-    parse_response,
+    parse_request_slowly, parse_response, parse_response_slowly,
 };
 
 /// A request's head: whatever is accepted whole must be accepted, with the same result, at its exact length, and must
 /// be incomplete for every shorter length.
 pub fn fuzz_request_head(data: &[u8]) {
     let limits = HeadLimits::default();
-    let mut head = RequestHead::default();
-    if parse_request(data, &limits, &mut head) != Ok(Progress::Complete) {
+    let (mut head, mut slow) = (RequestHead::default(), RequestHead::default());
+    let read = parse_request(data, &limits, &mut head);
+    assert_eq!(
+        read,
+        parse_request_slowly(data, &limits, &mut slow),
+        "the shortcut has an opinion of its own"
+    );
+    if read != Ok(Progress::Complete) {
         return;
     }
+    assert_eq!(head, slow, "the shortcut has an opinion of its own");
     let mut again = RequestHead::default();
     assert_eq!(parse_request(&data[..head.len], &limits, &mut again), Ok(Progress::Complete));
     assert_eq!(
@@ -42,10 +49,14 @@ pub fn fuzz_request_head(data: &[u8]) {
 /// The same for a reply's head.
 pub fn fuzz_response_head(data: &[u8]) {
     let limits = HeadLimits::default();
-    let mut head = ResponseHead::default();
-    if parse_response(data, &limits, Method::Get, &mut head) != Ok(Progress::Complete) {
+    let (mut head, mut slow) = (ResponseHead::default(), ResponseHead::default());
+    let read = parse_response(data, &limits, Method::Get, &mut head);
+    let read_slowly = parse_response_slowly(data, &limits, Method::Get, &mut slow);
+    assert_eq!(read, read_slowly, "the shortcut has an opinion of its own");
+    if read != Ok(Progress::Complete) {
         return;
     }
+    assert_eq!(head, slow, "the shortcut has an opinion of its own");
     let mut again = ResponseHead::default();
     assert_eq!(parse_response(&data[..head.len], &limits, Method::Get, &mut again), Ok(Progress::Complete));
     assert_eq!((head.status, head.framing, head.len), (again.status, again.framing, again.len));

@@ -5,12 +5,16 @@ use http::{Method, Request};
 use policy::health::Answer;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Longer answers are not from a health service.
 const ANSWER_BYTES_MAX: usize = 1 << 10;
 
-pub(crate) async fn ask(stream: TcpStream, address: SocketAddr, service: &str) -> (Answer, &'static str) {
+pub(crate) async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    address: SocketAddr,
+    service: &str,
+) -> (Answer, &'static str) {
     match check(stream, address, service).await {
         Some(1) => (Answer::Pass, "serving"),
         Some(_) => (Answer::Bad, "not serving"),
@@ -19,7 +23,11 @@ pub(crate) async fn ask(stream: TcpStream, address: SocketAddr, service: &str) -
 }
 
 /// The status that was answered: 1 is SERVING.
-async fn check(stream: TcpStream, address: SocketAddr, service: &str) -> Option<u8> {
+async fn check(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    address: SocketAddr,
+    service: &str,
+) -> Option<u8> {
     let (send, connection) = h2::client::handshake(stream).await.ok()?;
     let driver = tokio::task::spawn_local(async move {
         let _ = connection.await;

@@ -26,14 +26,21 @@ pub(crate) struct Passport<'a> {
     pub(crate) deadline: Deadline,
     pub(crate) attempt: u8,
     pub(crate) priority: Priority,
+    /// Who is asked.
+    pub(crate) instance: Option<SocketAddr>,
     /// Our name in `Via`.
     pub(crate) via: &'a str,
 }
 
-/// Copies the lines that `keep` keeps, in as few pieces as possible.
+/// Copies the lines that `keep` keeps, in as few pieces as possible. They follow `run`, which is copied in any case.
 #[inline]
-fn copy_lines(lines: &[Line], buffer: &[u8], out: &mut Vec<u8>, mut keep: impl FnMut(&Line) -> bool) {
-    let mut run: Option<(u32, u32)> = None;
+fn copy_lines(
+    mut run: Option<(u32, u32)>,
+    lines: &[Line],
+    buffer: &[u8],
+    out: &mut Vec<u8>,
+    mut keep: impl FnMut(&Line) -> bool,
+) {
     for line in lines {
         if line.kind == Kind::Other || keep(line) {
             run = Some((run.map_or(line.name.start, |(start, _)| start), line.end));
@@ -83,18 +90,33 @@ fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 pub(crate) fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            let (mut text, mut len) = ([b'.'; 16], 0);
+            for octet in v4.octets() {
+                if octet >= 100 {
+                    text[len] = b'0' + octet / 100;
+                    len += 1;
                 }
-                write_decimal(u64::from(octet), out);
+                if octet >= 10 {
+                    text[len] = b'0' + octet / 10 % 10;
+                    len += 1;
+                }
+                text[len] = b'0' + octet % 10;
+                len += 2;
             }
+            // Each octet left a dot behind it, and the last one's is not wanted.
+            out.extend_from_slice(&text[..len - 1]);
         }
         IpAddr::V6(v6) => {
             let _ = write!(out, "{v6}");
         }
     }
 }
+
+/// What follows the target in the first line that we write.
+const FIRST_LINE_REST: &[u8] = b" HTTP/1.1\r\n";
+
+/// `HTTP/1.1 200 `
+const STATUS_LINE_BEFORE_REASON: u32 = 13;
 
 /// The head of a request as the instance gets it, up to and including the empty line.
 pub(crate) fn write_request(
@@ -105,21 +127,40 @@ pub(crate) fn write_request(
     now: Nanos,
     out: &mut Vec<u8>,
 ) {
-    out.extend_from_slice(request.method_text.get(buffer));
-    out.push(b' ');
-    match &route.route.rewrite.path {
-        None => out.extend_from_slice(request.target.get(buffer)),
-        Some(edit) => write_path(request, buffer, route, edit, out),
-    }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-
     let rewrite = &route.route.rewrite;
+    // A first line that stays as it is goes together with the lines behind it.
+    let first = request.method_text.start..request.target.end + FIRST_LINE_REST.len() as u32;
+    let as_sent = rewrite.path.is_none()
+        && !route.edits_request
+        && request.target.start == request.method_text.end + 1
+        && buffer.get(request.target.end as usize..first.end as usize) == Some(FIRST_LINE_REST);
+    if !as_sent {
+        out.extend_from_slice(request.method_text.get(buffer));
+        out.push(b' ');
+        match &rewrite.path {
+            None => out.extend_from_slice(request.target.get(buffer)),
+            Some(edit) => write_path(request, buffer, route, edit, out),
+        }
+        out.extend_from_slice(FIRST_LINE_REST);
+    }
+    let run = as_sent.then_some((first.start, first.end));
+
     let host_line = request.lines.iter().find(|line| line.kind == Kind::Host);
     // An absolute target's authority is the host, whatever the line says.
     let host_as_sent = rewrite.host.is_none() && host_line.is_some_and(|line| line.value == request.host);
+    let run = if host_as_sent { run } else { None };
     if !host_as_sent {
-        let host = rewrite.host.as_ref().map_or(request.host.get(buffer), |host| host.as_bytes());
-        header(out, "host", host);
+        if as_sent {
+            out.extend_from_slice(&buffer[first.start as usize..first.end as usize]);
+        }
+        let asked = rewrite.host.as_ref().map_or(request.host.get(buffer), |host| host.as_bytes());
+        match passport.instance {
+            // HTTP/1.0 may leave it out; in HTTP/1.1 somebody must be named, and many refuse nobody.
+            Some(instance) if asked.is_empty() && host_line.is_none() => {
+                let _ = write!(out, "host: {instance}\r\n");
+            }
+            _ => header(out, "host", asked),
+        }
     }
     let trusted = passport.trusted;
     let own_id = passport.request_id.is_some();
@@ -148,7 +189,7 @@ pub(crate) fn write_request(
         copy_lines_without(&request.lines, buffer, out, &rewrite.request, keep);
         write_edits(&rewrite.request, out);
     } else {
-        copy_lines(&request.lines, buffer, out, keep);
+        copy_lines(run, &request.lines, buffer, out, keep);
     }
 
     if request.framing == Framing::Chunked {
@@ -170,13 +211,14 @@ pub(crate) fn write_request(
         }
     }
     write_ip(passport.peer.ip(), out);
-    out.extend_from_slice(b"\r\n");
     let proto: &[u8] = if passport.tls { b"https" } else { b"http" };
-    if !(trusted && request.has(Kind::XForwardedProto)) {
-        header(out, "x-forwarded-proto", proto);
-    }
+    out.extend_from_slice(match (trusted && request.has(Kind::XForwardedProto), passport.tls) {
+        (true, _) => b"\r\n",
+        (false, true) => b"\r\nx-forwarded-proto: https\r\n",
+        (false, false) => b"\r\nx-forwarded-proto: http\r\n",
+    });
     let told = trusted && request.has(Kind::XForwardedHost);
-    if !told && !host_as_sent {
+    if !told && !host_as_sent && !request.host.get(buffer).is_empty() {
         header(out, "x-forwarded-host", request.host.get(buffer));
     }
     if trusted && request.has(Kind::Forwarded) {
@@ -195,7 +237,9 @@ pub(crate) fn write_request(
     out.extend_from_slice(passport.via.as_bytes());
     out.extend_from_slice(b"\r\n");
     if let Some(id) = passport.request_id {
-        header(out, "x-request-id", id);
+        let mut line = *b"x-request-id: 00000000-0000-0000-0000-000000000000\r\n";
+        line[14..50].copy_from_slice(id);
+        out.extend_from_slice(&line);
     }
     passport.trace.write(passport.span, out);
     write_deadline(request, passport, now, out);
@@ -290,15 +334,23 @@ pub(crate) fn write_response(
     out: &mut Vec<u8>,
 ) {
     // The status line as the instance wrote it, but in our version.
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(u64::from(response.status), out);
-    out.push(b' ');
-    out.extend_from_slice(response.reason.get(buffer));
-    out.extend_from_slice(b"\r\n");
+    let as_sent = response.minor == 1
+        && !route.edits_response
+        && response.reason.start == STATUS_LINE_BEFORE_REASON
+        && buffer.get(response.reason.end as usize..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+    if !as_sent {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_decimal(u64::from(response.status), out);
+        out.push(b' ');
+        out.extend_from_slice(response.reason.get(buffer));
+        out.extend_from_slice(b"\r\n");
+    }
+    let run = as_sent.then_some((0, response.reason.end + 2));
     let switching = response.status == 101;
     let keep = |line: &Line| match line.kind {
         Kind::Upgrade => switching,
-        Kind::ContentLength => body == BodyOut::Plain,
+        // What cannot have a body must not announce one (RFC 9110, section 8.6).
+        Kind::ContentLength => body == BodyOut::Plain && response.status != 204 && !switching,
         Kind::Trailer => body == BodyOut::Chunked,
         kind => !kind.is_hop_by_hop(),
     };
@@ -306,7 +358,7 @@ pub(crate) fn write_response(
         copy_lines_without(&response.lines, buffer, out, &route.route.rewrite.response, keep);
         write_edits(&route.route.rewrite.response, out);
     } else {
-        copy_lines(&response.lines, buffer, out, keep);
+        copy_lines(run, &response.lines, buffer, out, keep);
     }
     if body == BodyOut::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -440,5 +492,23 @@ pub(crate) fn reason(status: u16) -> &'static str {
             4 => "Client Error",
             _ => "Error",
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn addresses_are_written_as_everybody_writes_them(four in any::<[u8; 4]>(), small in 0u8..=10) {
+            for octets in [four, [small, four[0], 0, 255], [small; 4]] {
+                let address = IpAddr::from(octets);
+                let mut text = Vec::new();
+                write_ip(address, &mut text);
+                prop_assert_eq!(String::from_utf8_lossy(&text), address.to_string());
+            }
+        }
     }
 }

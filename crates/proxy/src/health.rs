@@ -7,14 +7,15 @@ use crate::control::Resolver;
 use crate::engine::{Control, Message};
 use crate::http1::{HeadLimits, Method, Progress, ResponseHead, parse_response};
 use crate::log::Level;
-use crate::upstream::located;
+use crate::tls::ClientSide;
+use crate::upstream::{host_of, located};
 use hashbrown::HashMap;
 use policy::health::{Answer, Check, Checker};
 use policy::settings;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// What the checks found, for people.
@@ -57,25 +58,26 @@ impl Checks {
     /// Starts the checks that are wanted and not running, and ends those that are not wanted any more.
     pub(crate) fn refresh(&mut self, control: &Arc<Control>, resolver: &Resolver) {
         let plan = control.plan();
-        let mut wanted = HashMap::<(u32, SocketAddr), HealthCheck, foldhash::fast::FixedState>::default();
+        let mut wanted =
+            HashMap::<(u32, SocketAddr), (HealthCheck, String), foldhash::fast::FixedState>::default();
         for (slot, service) in plan.services.iter().enumerate() {
             let Some(service) = service else { continue };
             let Some(check) = &service.config.health else { continue };
             for place in located(service, &|name, port| resolver.addresses(name, port)) {
-                wanted.insert((slot as u32, place.address), check.clone());
+                wanted.insert((slot as u32, place.address), (check.clone(), place.label));
             }
         }
         self.running.retain(|key, (check, task)| {
-            let keep = wanted.get(key) == Some(check);
+            let keep = wanted.get(key).is_some_and(|(wanted, _)| wanted == check);
             if !keep {
                 task.abort();
                 control.health.remove(*key);
             }
             keep
         });
-        for (key, check) in wanted {
+        for (key, (check, label)) in wanted {
             if !self.running.contains_key(&key) {
-                let task = tokio::task::spawn_local(watch(control.clone(), key, check.clone()));
+                let task = tokio::task::spawn_local(watch(control.clone(), key, label, check.clone()));
                 self.running.insert(key, (check, task));
             }
         }
@@ -83,7 +85,7 @@ impl Checks {
 }
 
 /// Asks one instance again and again.
-async fn watch(control: Arc<Control>, key: (u32, SocketAddr), check: HealthCheck) {
+async fn watch(control: Arc<Control>, key: (u32, SocketAddr), label: String, check: HealthCheck) {
     let tell = |healthy: bool| {
         for worker in &control.workers {
             worker.send(Message::Health { service: key.0, address: key.1, healthy });
@@ -99,7 +101,10 @@ async fn watch(control: Arc<Control>, key: (u32, SocketAddr), check: HealthCheck
     let phase = (crate::upstream::stable_key(&key.1.to_string()) % 1_000) as u32;
     let mut first = true;
     loop {
-        let answer = tokio::time::timeout(timeout, ask(key.1, &check.kind)).await;
+        // As it is now: its files may have been read again.
+        let service = control.plan().services.get(key.0 as usize).cloned().flatten();
+        let tls = service.as_ref().and_then(|it| it.tls.as_ref());
+        let answer = tokio::time::timeout(timeout, ask(key.1, host_of(&label), tls, &check.kind)).await;
         let (answer, why) = answer.unwrap_or((Answer::Silent, "no answer in time"));
         let changed = checker.on_answer(&rule, answer);
         let passing = checker.check() == Check::Passing;
@@ -127,8 +132,30 @@ async fn watch(control: Arc<Control>, key: (u32, SocketAddr), check: HealthCheck
     }
 }
 
-async fn ask(address: SocketAddr, kind: &HealthKind) -> (Answer, &'static str) {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return (Answer::Silent, "no connection") };
+/// Over TLS where the service is spoken to in that way: an instance whose certificate is wrong serves nobody.
+async fn ask(
+    address: SocketAddr,
+    host: Option<&str>,
+    tls: Option<&ClientSide>,
+    kind: &HealthKind,
+) -> (Answer, &'static str) {
+    let Ok(stream) = TcpStream::connect(address).await else { return (Answer::Silent, "no connection") };
+    let Some(tls) = tls else { return ask_over(stream, address, kind).await };
+    let stream = match kind {
+        HealthKind::Http { .. } => tls.connect_http1(stream, address, host).await,
+        HealthKind::Tcp | HealthKind::Grpc { .. } => tls.connect(stream, address, host).await,
+    };
+    match stream {
+        Ok(stream) => ask_over(stream, address, kind).await,
+        Err(error) => (Answer::Silent, crate::tls::trouble(&error).unwrap_or("the handshake broke off")),
+    }
+}
+
+async fn ask_over(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    address: SocketAddr,
+    kind: &HealthKind,
+) -> (Answer, &'static str) {
     match kind {
         HealthKind::Tcp => (Answer::Pass, "connected"),
         HealthKind::Http { path, host, status_min, status_max } => {
@@ -152,7 +179,7 @@ async fn ask(address: SocketAddr, kind: &HealthKind) -> (Answer, &'static str) {
 }
 
 /// The status of a reply. Its head is bounded like any other: a health endpoint may be hostile, too.
-async fn read_status(stream: &mut TcpStream) -> Option<u16> {
+async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
     let (limits, mut head) = (HeadLimits::default(), ResponseHead::default());
     let mut buffer = Vec::with_capacity(1 << 10);
     loop {

@@ -27,14 +27,32 @@ pub(crate) enum B3 {
     Multi,
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Eight lower-case hexadecimal digits at once: each half byte spreads to a byte, and those above nine move on to letters.
+#[inline]
+fn hex_digits(value: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut spread = u64::from(value);
+    spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF;
+    spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF;
+    spread = (spread | spread << 4) & 0x0F0F_0F0F_0F0F_0F0F;
+    let letters = ((spread + 6 * ONES) >> 4) & ONES;
+    (spread + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+}
 
-/// Lower-case hexadecimal digits, as many as fit into `into`.
-pub(crate) fn write_hex(mut value: u128, into: &mut [u8]) {
-    for digit in into.iter_mut().rev() {
-        *digit = HEX[(value & 15) as usize];
-        value >>= 4;
-    }
+#[inline]
+pub(crate) fn hex_16(value: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    digits[..8].copy_from_slice(&hex_digits((value >> 32) as u32));
+    digits[8..].copy_from_slice(&hex_digits(value as u32));
+    digits
+}
+
+#[inline]
+pub(crate) fn hex_32(value: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    digits[..16].copy_from_slice(&hex_16((value >> 64) as u64));
+    digits[16..].copy_from_slice(&hex_16(value as u64));
+    digits
 }
 
 fn read_hex(digits: &[u8]) -> Option<u128> {
@@ -68,19 +86,15 @@ impl Trace {
     /// The lines that tell the next hop, with `span` as its parent.
     pub(crate) fn write(&self, span: u64, out: &mut Vec<u8>) {
         let mut line = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
-        write_hex(self.id, &mut line[16..48]);
-        write_hex(u128::from(span), &mut line[49..65]);
+        let (id, own) = (hex_32(self.id), hex_16(span));
+        line[16..48].copy_from_slice(&id);
+        line[49..65].copy_from_slice(&own);
         line[67] = b'0' + u8::from(self.sampled);
         out.extend_from_slice(&line);
-        let (mut id, mut own, mut parent) = ([0; 32], [0; 16], [0; 16]);
-        match self.b3 {
-            B3::No => return,
-            B3::Single | B3::Multi => {
-                write_hex(self.id, &mut id);
-                write_hex(u128::from(span), &mut own);
-                write_hex(u128::from(self.span), &mut parent);
-            }
+        if self.b3 == B3::No {
+            return;
         }
+        let parent = hex_16(self.span);
         let sampled: &[u8] = if self.sampled { b"1" } else { b"0" };
         let lines: &[&[u8]] = if self.b3 == B3::Single {
             &[b"b3: ", &id, b"-", &own, b"-", sampled, b"-", &parent, b"\r\n"]
@@ -136,16 +150,13 @@ pub(crate) fn new_request_id(rng: &mut Rng) -> [u8; 36] {
     let mut bytes = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
     bytes = bytes & !(0xF << 76) | (0x4 << 76);
     bytes = bytes & !(0x3 << 62) | (0x2 << 62);
-    let mut digits = [0; 32];
-    write_hex(bytes, &mut digits);
+    let digits = hex_32(bytes);
     let mut id = [b'-'; 36];
-    let mut at = 0;
-    for (place, digit) in id.iter_mut().enumerate() {
-        if !matches!(place, 8 | 13 | 18 | 23) {
-            *digit = digits[at];
-            at += 1;
-        }
-    }
+    id[..8].copy_from_slice(&digits[..8]);
+    id[9..13].copy_from_slice(&digits[8..12]);
+    id[14..18].copy_from_slice(&digits[12..16]);
+    id[19..23].copy_from_slice(&digits[16..20]);
+    id[24..].copy_from_slice(&digits[20..]);
     id
 }
 
@@ -197,6 +208,13 @@ pub(crate) fn write_grpc_timeout(left: Nanos, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn write_decimal(mut value: u64, out: &mut Vec<u8>) {
+    // Most numbers are parts of an address or a status.
+    if value < 1_000 {
+        let (hundreds, tens, ones) = (value / 100, value / 10 % 10, value % 10);
+        let digits = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
+        let leading = usize::from(value < 100) + usize::from(value < 10);
+        return out.extend_from_slice(&digits[leading..]);
+    }
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {
@@ -284,6 +302,22 @@ mod tests {
             write_grpc_timeout(Nanos(nanos), &mut text);
             let back = parse_grpc_timeout(&text).expect("we can read what we write");
             assert!(back.0 <= nanos && nanos - back.0 <= nanos / 1_000_000, "{nanos} became {back}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_everybody_writes_them() {
+        let mut rng = Rng::from_seed(5);
+        for bits in 0..64 {
+            let value = rng.next_u64() >> bits;
+            assert_eq!(hex_16(value), *format!("{value:016x}").as_bytes());
+            let wide = u128::from(value) << 64 | u128::from(rng.next_u64());
+            assert_eq!(hex_32(wide), *format!("{wide:032x}").as_bytes());
+            for value in [value, value % 1_001, bits] {
+                let mut text = Vec::new();
+                write_decimal(value, &mut text);
+                assert_eq!(text, value.to_string().into_bytes());
+            }
         }
     }
 

@@ -113,9 +113,8 @@ pub(crate) fn write_json_string(text: &[u8], out: &mut Vec<u8>) {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             0x20..0x7F => out.push(*byte),
             _ => {
-                let mut escape = *b"\\u0000";
-                crate::identity::write_hex(u128::from(*byte), &mut escape[2..]);
-                out.extend_from_slice(&escape);
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&crate::identity::hex_16(u64::from(*byte))[14..]);
             }
         }
     }

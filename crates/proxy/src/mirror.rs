@@ -1,11 +1,12 @@
 //! A copy of a request, sent to another place and forgotten. It never delays the original, and there are never more of
 //! them than a limit allows; what does not fit is dropped and counted.
 
+use crate::connect::Caller;
+use crate::edge::{EdgeState, Pick};
 use crate::exchange::{Asked, Call};
 use crate::heads::write_request;
 use crate::http1::{BodyReader, Framing, HeadLimits, Method, Progress, ResponseHead, parse_response};
 use crate::plan::RoutePlan;
-use crate::socket::Socket;
 use crate::worker::Worker;
 use policy::{Ask, Deadline, Outcome};
 use std::future::poll_fn;
@@ -48,9 +49,9 @@ pub(crate) fn mirror(
         let _guard = guard;
         let now = worker.now();
         let picked = edge.pick(&Ask { now, ..Ask::default() }, &mut worker.rng.borrow_mut());
-        let Ok(pick) = picked else { return };
+        let Ok(mut pick) = picked else { return };
         let limit = std::time::Duration::from(MIRROR_TIMEOUT);
-        let sent = tokio::time::timeout(limit, send(&worker, &pick.instance, &message, method)).await;
+        let sent = tokio::time::timeout(limit, send(&worker, &edge, &mut pick, &message, method)).await;
         let now = worker.now();
         let elapsed = now.saturating_sub(pick.started);
         let outcome = match sent {
@@ -68,19 +69,16 @@ pub(crate) fn mirror(
 /// One exchange whose reply nobody reads.
 async fn send(
     worker: &Rc<Worker>,
-    instance: &Rc<crate::upstream::Instance>,
+    edge: &EdgeState,
+    pick: &mut Pick,
     message: &[u8],
     method: Method,
 ) -> Option<u16> {
-    let connection = match instance.take_idle(worker.now()) {
-        Some(connection) => connection,
-        None => {
-            let slot = instance.slot();
-            let stream = tokio::net::TcpStream::connect(instance.address).await.ok()?;
-            let _ = stream.set_nodelay(true);
-            slot.connected(Socket::plain(stream))
-        }
-    };
+    let timer = worker.timers.timer();
+    let caller = Caller { timer: &timer, socket: None, half_closed: false, direct: false };
+    let deadline = Deadline::within(worker.now(), MIRROR_TIMEOUT);
+    // As any other request, whatever its instance speaks and however busy it is.
+    let connection = crate::connect::connect(worker, caller, edge, pick, deadline).await.ok()?;
     let mut written = 0;
     while written < message.len() {
         written += poll_fn(|cx| connection.socket.poll_write(cx, &message[written..]))

@@ -6,14 +6,17 @@
 use crate::admin::merged;
 use crate::config;
 use crate::engine::{Control, Message};
+use crate::plan::EdgePlan;
 use crate::record::Finished;
+pub use crate::seen::{CallSeen, PoolSeen};
+use crate::stats::{Cell, EdgeCells};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use telemetry::exposition::{Family, Kind};
 use tokio::sync::oneshot;
-use units::Histogram;
+use units::{Histogram, Nanos};
 
 /// A way to read a running proxy that outlives its owner's borrow. It does not keep the proxy running.
 #[derive(Clone, Debug)]
@@ -49,6 +52,22 @@ pub struct ListenerReading {
     pub classes: ByClass,
 }
 
+/// What guards an edge did since it exists, all workers added up. Each worker has a breaker and a view of instances of
+/// its own.
+#[derive(Clone, Debug)]
+pub struct GuardReading {
+    pub edge: Arc<config::Edge>,
+    /// Workers that sent anything over it.
+    pub workers: u64,
+    pub retries_refused: u64,
+    pub breaker_trips: u64,
+    pub breaker_open: Nanos,
+    pub ejections: u64,
+    pub ejections_withheld: u64,
+    /// Of all ejected instances together.
+    pub ejected: Nanos,
+}
+
 /// Cells as they stood at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -79,10 +98,12 @@ pub struct BreakerSeen {
 }
 
 /// Everything that only workers know. The same instance is in it once for each worker and view that uses it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Census {
     pub instances: Vec<InstanceSeen>,
     pub breakers: Vec<BreakerSeen>,
+    pub calls: Vec<CallSeen>,
+    pub pools: Vec<PoolSeen>,
     /// Workers that did not answer in time. What they know is missing.
     pub silent_workers: usize,
 }
@@ -124,6 +145,25 @@ impl Observer {
         Reading { generation: plan.generation, edges: edges.collect(), listeners: listeners.collect() }
     }
 
+    /// Reads what breakers, budgets and ejections did.
+    pub fn guards(&self) -> Vec<GuardReading> {
+        let plan = self.control.plan();
+        let reading = |edge: &Arc<EdgePlan>| {
+            let sum = |of: fn(&EdgeCells) -> &Cell| edge.cells.sum(of);
+            GuardReading {
+                edge: edge.config.clone(),
+                workers: edge.cells.all().filter(|it| it.attempts.get() > 0).count() as u64,
+                retries_refused: sum(|it| &it.retries_refused),
+                breaker_trips: sum(|it| &it.breaker_trips),
+                breaker_open: Nanos(sum(|it| &it.breaker_open)),
+                ejections: sum(|it| &it.ejections),
+                ejections_withheld: sum(|it| &it.ejections_withheld),
+                ejected: Nanos(sum(|it| &it.ejected)),
+            }
+        };
+        plan.edges.iter().flatten().map(reading).collect()
+    }
+
     /// Asks every worker. One that is busy for longer than `patience` is counted and left out.
     pub async fn census(&self, patience: Duration) -> Census {
         let asked: Vec<_> = self
@@ -142,9 +182,11 @@ impl Observer {
                 None => None,
             };
             match answer {
-                Some((instances, breakers)) => {
-                    census.instances.extend(instances);
-                    census.breakers.extend(breakers);
+                Some(own) => {
+                    census.instances.extend(own.instances);
+                    census.breakers.extend(own.breakers);
+                    census.calls.extend(own.calls);
+                    census.pools.extend(own.pools);
                 }
                 None => census.silent_workers += 1,
             }
@@ -159,6 +201,11 @@ impl Observer {
             worker.send(Message::Events(sender.clone()));
         }
         receiver
+    }
+
+    /// Of the running snapshot.
+    pub fn generation(&self) -> u64 {
+        self.control.plan().generation
     }
 
     /// The name of an edge by its slot, if that slot's snapshot still runs.

@@ -40,7 +40,7 @@ pub struct Counted {
     pub route: Label,
 }
 
-/// One finished request, with its last attempt.
+/// One finished request, with the attempt that answered it.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Nanoseconds since 1970.
@@ -66,7 +66,7 @@ pub struct Finished {
     pub response_bytes: u64,
     /// Why we answered ourselves; empty if the instance did.
     pub error: &'static str,
-    /// The last attempt, if one was made.
+    /// The last attempt, if one was made; of several copies the one that was answered.
     pub last: Option<Try>,
     /// All attempts, if there was more than one.
     pub tries: Option<Arc<[Try]>>,

@@ -9,6 +9,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::exchange::After;
 use crate::heads::Own;
 use crate::http1::{Progress, Refusal, RequestHead, ResponseHead, parse_request};
+use crate::replay::Replay;
 use crate::socket::Socket;
 use crate::timers::Timer;
 use crate::worker::{Door, Worker};
@@ -78,7 +79,7 @@ pub(crate) struct Run {
     /// To the client.
     pub(crate) reply: Vec<u8>,
     /// What was sent of a streamed body, for a retry.
-    pub(crate) replay: Vec<u8>,
+    pub(crate) replay: Replay,
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) body: BodyPlace,
@@ -117,6 +118,9 @@ pub(crate) struct Runners {
 /// Runners kept for the next burst; more than these are freed when they are done.
 const RUNNERS_KEPT: usize = 128;
 
+/// Longer than a request is on its way to us, and short beside any drain.
+const LEAVE_AFTER: Nanos = Nanos::from_millis(200);
+
 /// Memory that grew beyond this for one request is not kept for the next.
 const SCRATCH_KEPT: usize = 64 << 10;
 
@@ -147,14 +151,15 @@ pub(crate) fn connection(mut client: Client, runners: Rc<Runners>) -> impl Futur
     async move {
         loop {
             let timeouts = client.worker.plan().config.timeouts.keep_alive;
-            client.timer.set(client.worker.now() + timeouts);
+            client.timer.set(client.worker.lately() + timeouts);
             let readable = poll_fn(|cx| {
                 if let Poll::Ready(ready) = client.socket.poll_readable(cx) {
                     return Poll::Ready(Some(ready));
                 }
-                // A drain wakes everybody; those who are idle leave.
+                // A drain wakes everybody. Whoever seems idle may have sent a request in this very moment: it is waited
+                // for and answered, and told to go elsewhere with the next.
                 if client.worker.draining.get() || client.door.closing.get() {
-                    return Poll::Ready(None);
+                    client.timer.hasten(client.worker.now() + LEAVE_AFTER);
                 }
                 client.timer.poll(cx).map(|()| None)
             })
@@ -219,12 +224,12 @@ enum HeadRead {
 impl Run {
     pub(crate) fn new(worker: Rc<Worker>, inb: Buffer, upb: Buffer) -> Self {
         Self {
+            replay: Replay::new(worker.clone()),
             worker,
             inb,
             upb,
             out: Vec::with_capacity(2 << 10),
             reply: Vec::with_capacity(2 << 10),
-            replay: Vec::new(),
             request: RequestHead::default(),
             response: ResponseHead::default(),
             body: BodyPlace::Buffer,
@@ -246,6 +251,13 @@ impl Run {
             }
             client.served += 1;
             match self.exchange(client).await {
+                // Nothing of another request is here, so the connection waits for one by itself. What was encrypted may
+                // be here already and not show on the socket.
+                After::Next
+                    if self.inb.is_empty() && !client.half_closed && client.socket.tcp().is_some() =>
+                {
+                    return Fate::Idle;
+                }
                 After::Next => {}
                 After::Close => return Fate::Closed,
                 After::Linger => {
@@ -270,7 +282,8 @@ impl Run {
                 *buffer = pool.take();
             }
         }
-        for scratch in [&mut self.out, &mut self.reply, &mut self.replay] {
+        self.replay.forget();
+        for scratch in [&mut self.out, &mut self.reply] {
             scratch.clear();
             if scratch.capacity() > SCRATCH_KEPT {
                 *scratch = Vec::new();

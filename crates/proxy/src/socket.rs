@@ -57,8 +57,16 @@ impl Socket {
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.borrow().poll_read_ready(cx),
-            // Whoever asks has read until nothing was left, so nothing readable waits inside.
-            Self::Tls(stream) => stream.borrow().get_ref().0.poll_read_ready(cx),
+            Self::Tls(stream) => {
+                let stream = stream.borrow();
+                let (tcp, session) = stream.get_ref();
+                // A request that came together with the end of the handshake is inside already, and nothing more may
+                // ever come from outside.
+                if !session.wants_read() {
+                    return Poll::Ready(Ok(()));
+                }
+                tcp.poll_read_ready(cx)
+            }
             Self::Pipe(pipe) => pipe.poll_readable(cx),
             Self::Stream(stream) => {
                 stream.poll_broken(cx).map(|_| Err(io::ErrorKind::ConnectionReset.into()))
@@ -137,6 +145,11 @@ impl Socket {
             Self::Stream(_) => Poll::Ready(Ok(())),
             Self::Closed => closed(),
         }
+    }
+
+    /// Whoever ends its side of this has left: there is no half of it that goes on.
+    pub(crate) fn ends_both_ways(&self) -> bool {
+        matches!(self, Self::Pipe(_))
     }
 
     /// What a translated stream said about its end, if it said anything.

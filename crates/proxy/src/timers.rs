@@ -227,6 +227,13 @@ impl Timer {
         }
     }
 
+    /// Ends no later than this.
+    pub(crate) fn hasten(&self, by: Nanos) {
+        if by < self.deadline.get() {
+            self.set(by);
+        }
+    }
+
     /// Ready once the deadline has passed. Between a check of its inner future and this one nothing may sleep.
     #[inline]
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {

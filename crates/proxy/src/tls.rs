@@ -12,9 +12,13 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
+use tokio_rustls::TlsStream;
 
 /// The certificates of a listener. Handshakes read it; requests never do.
 #[derive(Debug)]
@@ -32,11 +36,54 @@ pub(crate) struct ServerSide {
     pub(crate) certificates: Arc<Certificates>,
 }
 
-/// A service's side.
+/// A service's side. Handshakes read it; requests never do.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientSide {
-    pub(crate) config: Arc<ClientConfig>,
-    pub(crate) name: Option<ServerName<'static>>,
+    settings: config::TlsClient,
+    http2: bool,
+    name: Option<ServerName<'static>>,
+    current: Arc<RwLock<Arc<ClientConfig>>>,
+    changed_at: Arc<RwLock<Option<SystemTime>>>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// The other side did not agree to the protocol that its service is to speak.
+#[derive(Debug)]
+struct NoHttp2;
+
+impl fmt::Display for NoHttp2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NO_HTTP2)
+    }
+}
+
+impl std::error::Error for NoHttp2 {}
+
+const NO_HTTP2: &str = "it does not agree to HTTP/2 (ALPN)";
+
+/// What is wrong with a peer whose handshake failed, in a few words. `None`: its connection broke, and that is all.
+pub(crate) fn trouble(error: &io::Error) -> Option<&'static str> {
+    use rustls::CertificateError as Wrong;
+    let error = error.get_ref()?;
+    if error.is::<NoHttp2>() {
+        return Some(NO_HTTP2);
+    }
+    Some(match error.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+                "its certificate is for another name"
+            }
+            Wrong::UnknownIssuer => "its certificate is signed by nobody we trust",
+            Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => "its certificate is not valid yet",
+            _ => "its certificate is not valid",
+        },
+        rustls::Error::AlertReceived(_) => "it refused the handshake; perhaps it wants to see a certificate",
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS",
+        rustls::Error::NoApplicationProtocol => NO_HTTP2,
+        rustls::Error::PeerIncompatible(_) => "it has no version or cipher in common with us",
+        _ => "the handshake failed",
+    })
 }
 
 fn mistake(place: &str, message: String) -> Mistake {
@@ -153,34 +200,6 @@ impl ClientSide {
     pub(crate) fn new(service: &str, settings: &config::TlsClient, http2: bool) -> Result<Self, Mistake> {
         let place = format!("service `{service}` tls");
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| mistake(&place, error.to_string()))?;
-        let builder = if settings.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnybody(provider)))
-        } else {
-            let store = match &settings.roots {
-                Some(path) => roots(path).map_err(|message| mistake(&place, message))?,
-                None => {
-                    let mut store = RootCertStore::empty();
-                    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                    store
-                }
-            };
-            builder.with_root_certificates(store)
-        };
-        let mut config = match &settings.certificate {
-            None => builder.with_no_client_auth(),
-            Some(files) => {
-                let chain = read_chain(&files.chain).map_err(|message| mistake(&place, message))?;
-                let key = PrivateKeyDer::from_pem_file(&files.key)
-                    .map_err(|error| mistake(&place, format!("{}: {error}", files.key.display())))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| mistake(&place, error.to_string()))?
-            }
-        };
-        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         let name = match settings.server_name.as_str() {
             "" => None,
             name => Some(
@@ -188,8 +207,115 @@ impl ClientSide {
                     .map_err(|_| mistake(&place, format!("`{name}` is no server name")))?,
             ),
         };
-        Ok(Self { config: Arc::new(config), name })
+        let config = build(settings, http2, &provider).map_err(|message| mistake(&place, message))?;
+        Ok(Self {
+            changed_at: Arc::new(RwLock::new(newest(settings))),
+            settings: settings.clone(),
+            http2,
+            name,
+            current: Arc::new(RwLock::new(Arc::new(config))),
+            provider,
+        })
     }
+
+    /// Reads the files again if one changed. Half-written files fail and are tried again at the next look.
+    pub(crate) fn refresh(&self) -> Result<bool, String> {
+        let newest = newest(&self.settings);
+        if newest == *self.changed_at.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(false);
+        }
+        let config = build(&self.settings, self.http2, &self.provider)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *self.changed_at.write().unwrap_or_else(PoisonError::into_inner) = newest;
+        Ok(true)
+    }
+
+    /// Shakes hands over a connection to this address. `host` is what the configuration calls it, if that is a name.
+    pub(crate) async fn connect(
+        &self,
+        stream: tokio::net::TcpStream,
+        address: SocketAddr,
+        host: Option<&str>,
+    ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
+        let config = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shake(config, stream, address, host).await
+    }
+
+    /// The same for a question over HTTP/1, whatever the service speaks otherwise.
+    pub(crate) async fn connect_http1(
+        &self,
+        stream: tokio::net::TcpStream,
+        address: SocketAddr,
+        host: Option<&str>,
+    ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
+        let config = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !self.http2 {
+            return self.shake(config, stream, address, host).await;
+        }
+        let mut config = (*config).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { http2: false, ..self.clone() }.shake(Arc::new(config), stream, address, host).await
+    }
+
+    async fn shake(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: tokio::net::TcpStream,
+        address: SocketAddr,
+        host: Option<&str>,
+    ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
+        let by_host = || ServerName::try_from(host?.to_owned()).ok();
+        let name = self.name.clone().or_else(by_host);
+        let name = name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
+        if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other(NoHttp2));
+        }
+        Ok(TlsStream::Client(stream))
+    }
+}
+
+fn newest(settings: &config::TlsClient) -> Option<SystemTime> {
+    let shown = settings.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+    let files = settings.roots.iter().chain(shown);
+    files.filter_map(|path| std::fs::metadata(path).ok()?.modified().ok()).max()
+}
+
+fn build(
+    settings: &config::TlsClient,
+    http2: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = if settings.insecure_skip_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnybody(provider.clone())))
+    } else {
+        let store = match &settings.roots {
+            Some(path) => roots(path)?,
+            None => {
+                let mut store = RootCertStore::empty();
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                store
+            }
+        };
+        builder.with_root_certificates(store)
+    };
+    let mut config = match &settings.certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = read_chain(&files.chain)?;
+            let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
+                format!("no private key can be read from {}: {error}", files.key.display())
+            })?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                format!("{} and {} do not fit: {error}", files.chain.display(), files.key.display())
+            })?
+        }
+    };
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    Ok(config)
 }
 
 /// Believes every certificate. Only where the configuration says so in as many words.

@@ -1,6 +1,7 @@
 //! Bytes both ways, unread: after an upgrade, and for services that speak something of their own.
 
 use crate::buffer::{Buffer, BufferPool};
+use crate::connect::Caller;
 use crate::edge::{EdgeState, Pick};
 use crate::exchange::{After, Call};
 use crate::heads::{BodyOut, write_response};
@@ -229,7 +230,8 @@ pub(crate) async fn upgraded(
     write_response(&run.response, run.upb.filled(), route, (1, true), date, BodyOut::Plain, &mut run.reply);
     // Bytes behind either head belong to the new protocol already.
     run.upb.remove(0, run.response.len);
-    run.inb.remove(0, run.request.len);
+    let request_len = run.whole_len().unwrap_or(run.request.len);
+    run.inb.remove(0, request_len);
     let mut error = "client-gone";
     if run.write_reply(client).await {
         let idle = worker.plan().config.timeouts.stream_idle;
@@ -309,7 +311,7 @@ pub(crate) async fn tcp(client: Client) {
         edge.cells().attempts.add(1);
         let timeout = edge.service.plan.borrow().config.connect_timeout;
         let deadline = Deadline::within(now, timeout);
-        match crate::connect::connect(&worker, &client, &edge, &mut pick, deadline).await {
+        match crate::connect::connect(&worker, Caller::of(&client), &edge, &mut pick, deadline).await {
             Ok(connection) => break (pick, connection),
             Err(_) => {
                 edge.cells().connect_failures.add(1);

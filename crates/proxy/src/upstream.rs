@@ -28,6 +28,8 @@ pub(crate) struct ServiceState {
     pub(crate) instances: RefCell<Vec<Rc<Instance>>>,
     /// Rises with every change of who is there or who is available: balancers refresh when theirs is older.
     pub(crate) generation: Cell<u64>,
+    /// What was wrong with the last TLS handshake, if that is why there was no connection.
+    pub(crate) tls_trouble: Cell<Option<&'static str>>,
 }
 
 /// One place where a service answers.
@@ -111,6 +113,11 @@ impl Instance {
         })
     }
 
+    /// The host's name, where the configuration gives one and not an address.
+    pub(crate) fn host(&self) -> Option<&str> {
+        host_of(&self.label)
+    }
+
     /// The connection used last, if one is idle and still open. The newest is the least likely to be closed by its peer.
     pub(crate) fn take_idle(self: &Rc<Self>, now: Nanos) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
@@ -164,7 +171,7 @@ impl Instance {
         deadline: Deadline,
         left: impl Fn(&mut Context<'_>) -> bool,
     ) -> Result<Entered, Refused> {
-        let now = clock.now();
+        let now = clock.lately();
         // Made only when somebody has to wait: a place in the queue needs a name.
         if let Some(started) = self.start_now(now, deadline) {
             return Ok(Entered { instance: self.clone(), started: Some(started), clock });
@@ -184,6 +191,8 @@ impl Instance {
         let mut guard = WaiterGuard { instance: self, clock, waiter: &waiter, ticket: Some(ticket) };
         let verdict = poll_fn(|cx| {
             if let Some(verdict) = waiter.verdict.take() {
+                // The turn begins now, whoever looks.
+                clock.now();
                 return Poll::Ready(Some(verdict));
             }
             // Nobody waits for the answer any more, so it must not take anybody's turn.
@@ -446,6 +455,12 @@ pub(crate) fn located(plan: &ServicePlan, resolved: &dyn Fn(&str, u16) -> Vec<So
     all
 }
 
+/// The name in an instance's label, as [`located`] writes it.
+pub(crate) fn host_of(label: &str) -> Option<&str> {
+    let (name, _) = label.strip_suffix(')')?.split_once(':')?;
+    Some(name)
+}
+
 impl ServiceState {
     pub(crate) fn new(plan: Arc<ServicePlan>) -> Rc<Self> {
         Rc::new(Self {
@@ -453,6 +468,7 @@ impl ServiceState {
             endpoints: RefCell::default(),
             instances: RefCell::default(),
             generation: Cell::new(0),
+            tls_trouble: Cell::new(None),
         })
     }
 

@@ -4,8 +4,8 @@
 //! the retries see what they would see if the distance were real. It costs nothing to those who have none.
 
 use crate::config::Way;
+use crate::connect::Caller;
 use crate::edge::{EdgeState, Pick};
-use crate::serve::Client;
 use crate::worker::Worker;
 use policy::{Deadline, Outcome};
 use std::future::poll_fn;
@@ -62,7 +62,7 @@ fn fate(way: &Way, rng: &mut Rng) -> Fate {
 /// Travels to the picked instance, if that takes any doing.
 pub(crate) async fn travel(
     worker: &Rc<Worker>,
-    client: &Client,
+    caller: Caller<'_>,
     edge: &EdgeState,
     pick: &Pick,
     deadline: Deadline,
@@ -78,7 +78,7 @@ pub(crate) async fn travel(
         let sleep = tokio::time::sleep_until(worker.clock.instant(until));
         tokio::pin!(sleep);
         let arrived = poll_fn(|cx| {
-            if matches!(client.socket.poll_readable(cx), Poll::Ready(Err(_))) {
+            if caller.is_lost(cx) {
                 return Poll::Ready(false);
             }
             sleep.as_mut().poll(cx).map(|()| true)

@@ -3,7 +3,7 @@
 use crate::buffer::BufferPool;
 use crate::clock::{Clock, DateCache};
 use crate::edge::EdgeState;
-use crate::observe::{BreakerSeen, InstanceSeen};
+use crate::observe::{BreakerSeen, CallSeen, Census, InstanceSeen, PoolSeen};
 use crate::plan::{Changes, ListenerPlan, Plan};
 use crate::record::Finished;
 use crate::stats::WorkerCells;
@@ -64,6 +64,8 @@ pub(crate) struct Door {
     pub(crate) plan: RefCell<Held<ListenerPlan>>,
     /// The door was removed or is draining: connections end after their request.
     pub(crate) closing: Cell<bool>,
+    /// Tells whoever stands in it.
+    pub(crate) shut: tokio::sync::Notify,
 }
 
 impl Door {
@@ -122,6 +124,12 @@ impl Worker {
         self.clock.now()
     }
 
+    /// The time of this turn, for steps that follow one which looked at the clock, with no wait in between.
+    #[inline]
+    pub(crate) fn lately(&self) -> Nanos {
+        self.clock.lately()
+    }
+
     #[inline]
     pub(crate) fn plan(&self) -> Held<Plan> {
         self.plan.borrow().clone()
@@ -130,6 +138,12 @@ impl Worker {
     /// A limit of the whole proxy as this worker's part of it.
     pub(crate) fn share(&self, whole: u32) -> u32 {
         whole.div_ceil(self.workers as u32)
+    }
+
+    /// Bytes of bodies that this worker may still keep for retries.
+    pub(crate) fn replay_room(&self) -> u64 {
+        let whole = self.plan.borrow().config.limits.replay_bytes_total.as_u64();
+        whole.div_ceil(self.workers as u64).saturating_sub(self.cells.replay_bytes.get())
     }
 
     /// Counts a retry that waits or runs, until the guard is dropped.
@@ -297,8 +311,8 @@ impl Worker {
     /// What this worker knows about the instances of a service, as text for people and programs.
     pub(crate) fn describe(&self, slot: u32) -> Vec<InstanceReport> {
         let now = self.now();
-        let services = self.services.borrow();
-        let Some(Some(service)) = services.get(slot as usize) else { return Vec::new() };
+        // Whoever asks before the first request wants to see it all the same.
+        let Some(service) = self.service(slot) else { return Vec::new() };
         let (endpoints, instances) = (service.endpoints.borrow(), service.instances.borrow());
         let rows = endpoints.iter().zip(instances.iter());
         rows.map(|(endpoint, instance)| InstanceReport {
@@ -322,8 +336,8 @@ impl Worker {
 }
 
 impl Worker {
-    /// Every instance of every view, and every breaker, in short.
-    pub(crate) fn census(&self) -> (Vec<InstanceSeen>, Vec<BreakerSeen>) {
+    /// Every instance of every view, every edge and every pool, in short.
+    pub(crate) fn census(&self) -> Census {
         let now = self.now();
         let mut instances = Vec::new();
         for service in self.services.borrow().iter().flatten() {
@@ -342,8 +356,13 @@ impl Worker {
         let breakers = edges.iter().flatten().filter_map(|edge| {
             Some(BreakerSeen { edge: edge.name().to_owned(), open: edge.breaker_is_open(now)? })
         });
-        let breakers = breakers.collect();
-        (instances, breakers)
+        Census {
+            instances,
+            breakers: breakers.collect(),
+            calls: edges.iter().flatten().map(|edge| CallSeen::of(edge, now)).collect(),
+            pools: self.services.borrow().iter().flatten().map(|service| PoolSeen::of(service)).collect(),
+            silent_workers: 0,
+        }
     }
 }
 

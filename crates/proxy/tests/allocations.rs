@@ -94,10 +94,14 @@ fn a_warm_keep_alive_request_allocates_nothing() {
     let post = b"POST /some/path HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 5\r\n\r\nhello";
     for request in [&get[..], &post[..]] {
         exchange(&mut client, request, 500);
-        let before = ALLOCATIONS.load(Relaxed);
-        exchange(&mut client, request, 2_000);
-        let allocations = ALLOCATIONS.load(Relaxed) - before;
-        // The control side looks around a few times a second; the requests themselves get nothing.
-        assert!(allocations < 50, "{allocations} allocations for 2,000 requests");
+        // The control side looks around a few times a second and allocates; the requests themselves get nothing, so of
+        // many short batches some see no allocation at all.
+        let batches = (0..20).map(|_| {
+            let before = ALLOCATIONS.load(Relaxed);
+            exchange(&mut client, request, 100);
+            ALLOCATIONS.load(Relaxed) - before
+        });
+        let batches: Vec<u64> = batches.collect();
+        assert!(batches.contains(&0), "allocations for 100 requests each: {batches:?}");
     }
 }

@@ -1,8 +1,10 @@
 //! How fast spans come in, how fast traces are found, how much memory a large system takes.
 //!
-//! `cargo run --release -p telemetry --example bench`. Prints figures with their marks and exits 1 if one is missed.
+//! `cargo xtask bench telemetry`. Prints figures with their marks, writes them as JSON where `ISOBAR_BENCH_JSON` says, and
+//! exits 1 if one is missed. `--only=ingest` (or `search`, `memory`) measures a part.
 
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 use telemetry::http::{Limits, Request};
 use telemetry::ids::{SpanId, TraceId};
 use telemetry::metrics::{
@@ -78,13 +80,29 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+/// Processor time of this thread: others may use the machine as well, and a core's speed is what is asked.
+fn busy() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0))
+}
+
+/// Every figure as a line of JSON, for the file.
+static FIGURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 #[allow(clippy::print_stdout, reason = "printing is what it is for")]
 fn report(what: &str, value: f64, unit: &str, mark: Option<(char, f64)>) -> bool {
+    let met = mark.is_none_or(|(side, mark)| if side == '>' { value >= mark } else { value <= mark });
+    let wanted = mark.map_or("null".to_owned(), |(_, mark)| mark.to_string());
+    if let Ok(mut figures) = FIGURES.lock() {
+        let what = what.trim();
+        figures.push(format!(
+            "{{\"bench\": \"{what}\", \"value\": {value:.4}, \"unit\": \"{unit}\", \"mark\": {wanted}, \"met\": {met}}}"
+        ));
+    }
     let Some((side, mark)) = mark else {
         println!("{what:<58} {value:>12.1} {unit}");
         return true;
     };
-    let met = if side == '>' { value >= mark } else { value <= mark };
     println!(
         "{what:<58} {value:>12.1} {unit:<10} mark {side}= {mark} {}",
         if met { "met" } else { "MISSED" }
@@ -97,7 +115,7 @@ fn ingest(name: &str, bodies: &[Vec<u8>], mut door: impl FnMut(&mut MemoryTraces
     let mut best = 0.0f64;
     for _ in 0..3 {
         let mut store = MemoryTraces::new(TraceSettings::default());
-        let began = clock();
+        let (began, busy_before) = (clock(), busy());
         for (at, body) in bodies.iter().enumerate() {
             let now = START + Nanos::from_millis(at as u64 * 5);
             door(&mut store, body, now);
@@ -105,7 +123,9 @@ fn ingest(name: &str, bodies: &[Vec<u8>], mut door: impl FnMut(&mut MemoryTraces
                 store.tick(now);
             }
         }
-        best = best.max(bodies.len() as f64 * 512.0 / began.elapsed().as_secs_f64());
+        let took = busy().saturating_sub(busy_before);
+        let took = if took.is_zero() { began.elapsed() } else { took };
+        best = best.max(bodies.len() as f64 * 512.0 / took.as_secs_f64());
     }
     report(&format!("ingest, {name}, one core"), best, "spans/s", Some(('>', 100_000.0)))
 }
@@ -316,9 +336,24 @@ fn memory(rate: u64) -> bool {
 }
 
 fn main() -> std::process::ExitCode {
-    let mut met = doors();
-    met &= search();
-    met &= memory(1);
-    met &= memory(10);
+    let only = std::env::args().skip(1).find_map(|it| it.strip_prefix("--only=").map(str::to_owned));
+    let mut met = true;
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if wanted("ingest") {
+        met &= doors();
+    }
+    if wanted("search") {
+        met &= search();
+    }
+    if wanted("memory") {
+        met &= memory(1) & memory(10);
+    }
+    if let (Some(path), Ok(figures)) = (std::env::var_os("ISOBAR_BENCH_JSON"), FIGURES.lock()) {
+        let text = format!("[\n{}\n]\n", figures.join(",\n"));
+        if let Err(error) = std::fs::write(&path, text) {
+            eprintln!("{}: {error}", path.display());
+            met = false;
+        }
+    }
     if met { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
 }

@@ -8,7 +8,7 @@
 //! instance for the whole call. Such a link is marked as inferred. Among several requests we never choose.
 
 use crate::ids::{SpanId, TraceId};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use units::Nanos;
 
 /// One instance, numbered by the caller.
@@ -53,13 +53,17 @@ struct Instance {
     service: Box<str>,
     /// Few at a time nearly always; a limit on concurrency bounds it where it is not.
     in_flight: Vec<(InboundToken, Serving)>,
+    /// Traces that it served lately: what an application does after its answer belongs to them.
+    served: VecDeque<TraceId>,
     started: u64,
 }
 
-/// How a service forwards.
+/// How a service forwards: in all its calls, or in those to one other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceForwarding {
     pub service: Box<str>,
+    /// Whom it called; empty for all.
+    pub callee: Box<str>,
     /// Calls made while serving.
     pub calls: u64,
     pub joined: u64,
@@ -67,6 +71,12 @@ pub struct ServiceForwarding {
 }
 
 impl ServiceForwarding {
+    fn add(&mut self, [now, before]: &[Counts; 2]) {
+        self.calls += now.calls + before.calls;
+        self.joined += now.joined + before.joined;
+        self.inferred += now.inferred + before.inferred;
+    }
+
     pub fn share(&self) -> f64 {
         if self.calls == 0 { 1.0 } else { self.joined as f64 / self.calls as f64 }
     }
@@ -82,8 +92,9 @@ struct Counts {
 #[derive(Debug)]
 pub struct Forwarding {
     instances: HashMap<InstanceKey, Instance>,
-    /// This slot and the one before: five to ten minutes of evidence, so that a fixed service is soon believed.
-    services: HashMap<Box<str>, [Counts; 2]>,
+    /// By caller, then callee. This slot and the one before: five to ten minutes of evidence, so that a fixed service
+    /// is soon believed.
+    services: HashMap<Box<str>, HashMap<Box<str>, [Counts; 2]>>,
     slot_ends: Nanos,
     services_max: usize,
 }
@@ -91,6 +102,10 @@ pub struct Forwarding {
 const SLOT: Nanos = Nanos::from_secs(300);
 /// Requests of one instance watched at a time; beyond, calls are simply not linked.
 const IN_FLIGHT_MAX: usize = 10_000;
+/// Answered requests of one instance that are remembered.
+const SERVED_MAX: usize = 256;
+/// Others that one service calls; calls to more are not counted.
+const CALLEES_MAX: usize = 1_000;
 
 impl Forwarding {
     pub fn new(services_max: usize) -> Self {
@@ -119,7 +134,11 @@ impl Forwarding {
         if let Some(known) = self.instances.get_mut(&instance)
             && let Some(at) = known.in_flight.iter().position(|(started, _)| *started == token)
         {
-            known.in_flight.swap_remove(at);
+            let (_, serving) = known.in_flight.swap_remove(at);
+            if known.served.len() >= SERVED_MAX {
+                known.served.pop_front();
+            }
+            known.served.push_back(serving.trace_id);
         }
     }
 
@@ -128,8 +147,9 @@ impl Forwarding {
         let Some(known) = self.instances.get(&instance) else {
             return Outbound { joined: false, alone: None, started: 0, counted: false };
         };
-        let joined =
-            incoming.is_some_and(|id| known.in_flight.iter().any(|(_, serving)| serving.trace_id == id));
+        let joined = incoming.is_some_and(|id| {
+            known.in_flight.iter().any(|(_, serving)| serving.trace_id == id) || known.served.contains(&id)
+        });
         Outbound {
             joined,
             // With headers of another trace the application has said what it belongs to.
@@ -143,7 +163,13 @@ impl Forwarding {
         }
     }
 
-    pub fn outbound_ended(&mut self, instance: InstanceKey, call: Outbound, now: Nanos) -> Cause {
+    pub fn outbound_ended(
+        &mut self,
+        instance: InstanceKey,
+        callee: &str,
+        call: Outbound,
+        now: Nanos,
+    ) -> Cause {
         let Some(known) = self.instances.get(&instance) else { return Cause::Unknown };
         let still_alone =
             call.alone.filter(|only| known.started == call.started && known.in_flight.as_slice() == [*only]);
@@ -155,10 +181,15 @@ impl Forwarding {
         let service = known.service.clone();
         self.turn(now);
         if call.counted && (self.services.contains_key(&service) || self.services.len() < self.services_max) {
-            let counts = &mut self.services.entry(service).or_default()[0];
-            counts.calls += 1;
-            counts.joined += u64::from(cause == Cause::Joined);
-            counts.inferred += u64::from(matches!(cause, Cause::Inferred(_)));
+            let callees = self.services.entry(service).or_default();
+            if !callees.contains_key(callee) && callees.len() < CALLEES_MAX {
+                callees.insert(callee.into(), Default::default());
+            }
+            if let Some([counts, _]) = callees.get_mut(callee) {
+                counts.calls += 1;
+                counts.joined += u64::from(cause == Cause::Joined);
+                counts.inferred += u64::from(matches!(cause, Cause::Inferred(_)));
+            }
         }
         cause
     }
@@ -172,10 +203,11 @@ impl Forwarding {
             return;
         }
         self.slot_ends = now + SLOT;
-        for counts in self.services.values_mut() {
-            *counts = [Counts::default(), counts[0]];
+        for callees in self.services.values_mut() {
+            callees.values_mut().for_each(|counts| *counts = [Counts::default(), counts[0]]);
+            callees.retain(|_, counts| counts[1].calls > 0);
         }
-        self.services.retain(|_, counts| counts[1].calls > 0);
+        self.services.retain(|_, callees| !callees.is_empty());
     }
 
     /// Every service that made calls while serving, worst first.
@@ -183,15 +215,29 @@ impl Forwarding {
         let mut services: Vec<ServiceForwarding> = self
             .services
             .iter()
-            .map(|(service, [now, before])| ServiceForwarding {
-                service: service.clone(),
-                calls: now.calls + before.calls,
-                joined: now.joined + before.joined,
-                inferred: now.inferred + before.inferred,
+            .map(|(service, callees)| {
+                let mut all = ServiceForwarding { service: service.clone(), ..ServiceForwarding::default() };
+                callees.values().for_each(|counts| all.add(counts));
+                all
             })
             .collect();
         services.sort_by(|a, b| a.share().total_cmp(&b.share()).then_with(|| a.service.cmp(&b.service)));
         services
+    }
+
+    /// The same for each pair of caller and callee, by name.
+    pub fn edges(&self) -> Vec<ServiceForwarding> {
+        let mut edges: Vec<ServiceForwarding> = Vec::new();
+        for (service, callees) in &self.services {
+            for (callee, counts) in callees {
+                let (service, callee) = (service.clone(), callee.clone());
+                let mut edge = ServiceForwarding { service, callee, ..ServiceForwarding::default() };
+                edge.add(counts);
+                edges.push(edge);
+            }
+        }
+        edges.sort_by(|a, b| (&a.service, &a.callee).cmp(&(&b.service, &b.callee)));
+        edges
     }
 
     /// Services that fail the rule "99 % of child calls join the parent's trace", on enough calls to say so.
@@ -228,7 +274,7 @@ mod tests {
                 }
                 ("-", Some(id)) => forwarding.inbound_ended(ONE, tokens[&id]),
                 ("(", trace) => calls.push(forwarding.outbound_started(ONE, trace.and_then(TraceId::new))),
-                _ => causes.push(match forwarding.outbound_ended(ONE, calls.remove(0), Nanos(1)) {
+                _ => causes.push(match forwarding.outbound_ended(ONE, "cart", calls.remove(0), Nanos(1)) {
                     Cause::Joined => "joined".to_owned(),
                     Cause::Inferred(serving) => format!("inferred {}", serving.trace_id.get()),
                     Cause::Unknown => "unknown".to_owned(),
@@ -238,6 +284,9 @@ mod tests {
         let services = forwarding.services();
         let counts = services.first().map_or((0, 0), |it| (it.calls, it.joined));
         assert_eq!(format!("{} {}/{}", causes.join(", "), counts.1, counts.0), expected, "{script}");
+        let edges = forwarding.edges();
+        let of_edge = edges.first().map_or((0, 0), |it| (it.calls, it.joined));
+        assert_eq!(of_edge, counts, "all of them went to one other");
     }
 
     #[test]
@@ -251,6 +300,9 @@ mod tests {
         check("+3 (9 )", "unknown 0/1");
         check("+3 +4 (4 ) ( )", "joined, unknown 1/2");
         check("+3 -3 ( )", "unknown 0/0");
+        // After its answer an application may still work for it, whatever else it serves by then.
+        check("+3 -3 +4 (3 ) -4", "joined 1/1");
+        check("+3 -3 +4 (9 ) -4", "unknown 0/1");
         check("( )", "unknown 0/0");
     }
 
@@ -263,7 +315,7 @@ mod tests {
                 let token = forwarding.inbound_started(key, service, serving(u128::from(n)));
                 let call =
                     forwarding.outbound_started(key, forwards.then(|| TraceId::new(u128::from(n)).unwrap()));
-                forwarding.outbound_ended(key, call, Nanos::from_secs(at));
+                forwarding.outbound_ended(key, "cart", call, Nanos::from_secs(at));
                 forwarding.inbound_ended(key, token);
             }
             forwarding.not_forwarding(0.99, 30).iter().map(|it| it.service.to_string()).collect::<Vec<_>>()

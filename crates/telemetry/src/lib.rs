@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod otlp;
 pub mod propagation;
 pub mod protobuf;
+pub mod report;
 pub mod slo;
 pub mod span;
 pub mod traces;

@@ -258,6 +258,8 @@ pub mod tag {
     pub const POOL_WAIT_US: &str = "isobar.pool_wait_us";
     pub const DEADLINE_LEFT_US: &str = "isobar.deadline_left_us";
     pub const FAULT: &str = "isobar.fault";
+    /// The scenario that was playing and meant one of the call's ends.
+    pub const SCENARIO: &str = "isobar.scenario";
     pub const CANARY: &str = "isobar.canary";
     /// The parent was found by time, not by headers: the application did not forward them.
     pub const INFERRED: &str = "isobar.inferred";

@@ -19,10 +19,15 @@ impl fmt::Debug for Environment {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
-    #[error("cannot read `{path}`: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read its env_file `{path}`: {error}")]
+    Read { path: PathBuf, error: String },
     #[error("{path}:{line}: {what}")]
     Line { path: PathBuf, line: usize, what: &'static str },
+}
+
+/// What the operating system says of a failure, without its number for it.
+pub(crate) fn os_words(error: &std::io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 impl Environment {
@@ -41,7 +46,7 @@ impl Environment {
     /// Adds what a file says: `NAME=value` a line, `#` begins a comment, `export` is allowed, quotes are taken off.
     pub fn add_file(&mut self, path: &Path) -> Result<(), EnvFileError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
+            .map_err(|error| EnvFileError::Read { path: path.to_owned(), error: os_words(&error) })?;
         self.add_text(&text).map_err(|(line, what)| EnvFileError::Line { path: path.to_owned(), line, what })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A probe never outlives its timeout, follows no redirect, and reads no more than it needs.
 
-use crate::environment::Environment;
+use crate::environment::{Environment, os_words};
 use crate::process::{Launch, launch};
 use crate::supervisor::Exit;
 use bytes::Bytes;
@@ -54,7 +54,10 @@ impl Probe {
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|error| format!("no connection to {address}: {error}"))
+    TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("nobody listens at {address}"),
+        _ => format!("no connection to {address}: {}", os_words(&error)),
+    })
 }
 
 async fn http(address: SocketAddr, path: &str) -> Result<(), String> {
@@ -187,9 +190,9 @@ mod tests {
         check(&http, answering(b"HTTP/1.1 204 No Content\r\n\r\n"), Ok(()));
         check(&http, answering(b"HTTP/1.1 503 Busy\r\n\r\n"), Err("answered 503"));
         check(&http, answering(b"SSH-2.0\r\n"), Err("not HTTP"));
-        check(&http, nobody, Err("no connection"));
+        check(&http, nobody, Err("nobody listens"));
         check(&Probe::Tcp, answering(b""), Ok(()));
-        check(&Probe::Tcp, nobody, Err("no connection"));
+        check(&Probe::Tcp, nobody, Err("nobody listens"));
         check(
             &Probe::Grpc { service: String::new() },
             answering(b"HTTP/1.1 200 OK\r\n\r\n"),

@@ -19,12 +19,14 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process_group, pidfd_open, pidfd_send_signal,
     waitpid,
 };
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::io::unix::AsyncFd;
 
 /// The variable whose value (`run/instance`) marks everything a run of isobar started, however far it forked away.
@@ -95,7 +97,13 @@ pub fn launch(launch: &Launch, trampoline: Option<&Path>) -> Result<(Process, Ou
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let failed = |source| LaunchError::Spawn { program: name.to_owned(), source };
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = {
+        // Held meanwhile: it may end before it is known.
+        let mut leaders = leaders();
+        let child = command.spawn().map_err(failed)?;
+        leaders.insert(child.id());
+        child
+    };
     let pid = Pid::from_child(&child);
     let watch = || -> std::io::Result<AsyncFd<OwnedFd>> {
         let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
@@ -107,6 +115,7 @@ pub fn launch(launch: &Launch, trampoline: Option<&Path>) -> Result<(Process, Ou
             // It runs and cannot be watched: better not at all.
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
+            leaders().remove(&child.id());
             return Err(failed(source));
         }
     };
@@ -136,7 +145,9 @@ impl Process {
         let _ = self.ended.readable().await;
         self.signal(Signal::KILL);
         self.reaped = true;
-        match self.child.wait() {
+        let status = self.child.wait();
+        leaders().remove(&self.child.id());
+        match status {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Exit::Code(code),
                 (None, Some(signal)) => Exit::Signal(signal),
@@ -152,8 +163,17 @@ impl Drop for Process {
         if !self.reaped {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
+            leaders().remove(&self.child.id());
         }
     }
+}
+
+/// Processes that somebody here waits for: services, builds, commands that ask how one is. Whoever reaps orphans must
+/// know all of them, or it takes away the status that another waits for; so they are kept where processes are made.
+static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn leaders() -> MutexGuard<'static, BTreeSet<u32>> {
+    LEADERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Finds what a shell would run, but says why when it finds nothing.
@@ -265,15 +285,15 @@ pub fn kill_marked(value_prefix: &str, known: &[u32]) -> usize {
         }
         killed += strays.iter().filter(|it| kill_exactly(it)).count();
     }
-    reap_orphans(known);
+    reap_orphans();
     killed
 }
 
-/// Reaps adopted children that ended, but never the leaders we wait for ourselves.
-pub fn reap_orphans(known: &[u32]) {
+/// Reaps adopted children that ended, but never those that somebody waits for.
+pub fn reap_orphans() {
     let me = getpid().as_raw_nonzero().get();
     for found in all_processes() {
-        if found.parent == me && found.zombie && !known.contains(&(found.pid as u32)) {
+        if found.parent == me && found.zombie && !leaders().contains(&(found.pid as u32)) {
             let _ = waitpid(Pid::from_raw(found.pid), WaitOptions::NOHANG);
         }
     }
@@ -338,6 +358,20 @@ mod tests {
             });
             assert_eq!(got, expected, "{script}");
         }
+    }
+
+    #[test]
+    fn whoever_reaps_orphans_leaves_the_others_their_exit() {
+        run(async {
+            let (mut process, _output) = launch(&shell("exit 3", "t/reaped"), None).expect("it starts");
+            let pid = process.pid() as i32;
+            while !find_process(pid).is_some_and(|it| it.zombie) {
+                std::thread::yield_now();
+            }
+            reap_orphans();
+            assert_eq!(process.ended().await, Exit::Code(3));
+            assert!(!leaders().contains(&(pid as u32)), "it is nobody's any more");
+        });
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub enum HoldError {
         "`{name}` is running already{by}; `isobar down` ends it, and `--name` starts a second copy beside it"
     )]
     Running { name: String, by: String },
-    #[error("cannot use the state folder `{path}`: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    // Not called `source`: then whoever prints the whole chain would say it twice.
+    #[error("cannot use the state folder `{path}`: {error}")]
+    Io { path: PathBuf, error: io::Error },
 }
 
 /// Where all runs of this user live: `$ISOBAR_STATE`, or `isobar` in the user's state folder.
@@ -73,7 +74,7 @@ impl Folder {
     }
 
     pub fn hold(&self) -> Result<Held, HoldError> {
-        let failed = |source| HoldError::Io { path: self.path.clone(), source };
+        let failed = |error| HoldError::Io { path: self.path.clone(), error };
         // The token lies in here, and what services say: nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(failed)?;
         let lock = OpenOptions::new()
@@ -93,7 +94,7 @@ impl Folder {
                     .map_or_else(String::new, |it| format!(" (process {}, {})", it.pid, it.file.display()));
                 Err(HoldError::Running { name, by })
             }
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
 
@@ -108,7 +109,7 @@ impl Folder {
         let text = serde_json::to_vec_pretty(found)?;
         let new = self.path.join("run.json.new");
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(&text)?;
+        file.write_all(&text).inspect_err(|_| drop(std::fs::remove_file(&new)))?;
         std::fs::rename(new, self.path.join("run.json"))
     }
 

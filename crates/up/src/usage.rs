@@ -83,15 +83,22 @@ fn charge(leaders: &[u32], rows: &[Row]) -> HashMap<u32, Usage> {
     charged
 }
 
-/// Our own: the processor time of the thread of this name, and the memory of the whole process.
-pub fn of_own_thread(name: &str) -> Option<Usage> {
+/// Our own: the processor time of the threads of these names, and the memory of the whole process.
+pub fn of_own_threads(names: &[&str]) -> Option<Usage> {
     let threads = std::fs::read_dir("/proc/self/task").ok()?;
     let named = |thread: &std::path::Path| {
-        std::fs::read_to_string(thread.join("comm")).is_ok_and(|it| it.trim_end() == name)
+        std::fs::read_to_string(thread.join("comm")).is_ok_and(|it| names.contains(&it.trim_end()))
     };
-    let thread = threads.flatten().map(|it| it.path()).find(|it| named(it))?;
-    let row = parse(0, &std::fs::read_to_string(thread.join("stat")).ok()?)?;
-    Some(Usage { cpu_nanos: nanos(row.ticks), memory_bytes: bytes(row.pages) })
+    let rows = threads
+        .flatten()
+        .map(|it| it.path())
+        .filter(|it| named(it))
+        .filter_map(|it| parse(0, &std::fs::read_to_string(it.join("stat")).ok()?));
+    let sum = |sum: Option<Usage>, row: Row| {
+        let cpu_nanos = sum.map_or(0, |it| it.cpu_nanos) + nanos(row.ticks);
+        Some(Usage { cpu_nanos, memory_bytes: bytes(row.pages) })
+    };
+    rows.fold(None, sum)
 }
 
 fn nanos(ticks: u64) -> u64 {
@@ -151,10 +158,33 @@ mod tests {
         assert!(of_trees(&[me])[&me].memory_bytes > 1 << 20);
         std::thread::Builder::new()
             .name("a-worker".to_owned())
-            .spawn(|| assert!(of_own_thread("a-worker").is_some_and(|it| it.memory_bytes > 1 << 20)))
+            .spawn(|| assert!(of_own_threads(&["a-worker"]).is_some_and(|it| it.memory_bytes > 1 << 20)))
             .expect("a thread")
             .join()
             .expect("it is found");
-        assert_eq!(of_own_thread("nobody"), None);
+        assert_eq!(of_own_threads(&["nobody"]), None);
+        let together = std::sync::Barrier::new(3);
+        let burnt = std::thread::scope(|scope| {
+            for name in ["one-of-two", "two-of-two"] {
+                let burn = || {
+                    let spent = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                    while spent().tv_nsec < 60_000_000 {
+                        std::hint::black_box(0);
+                    }
+                    together.wait();
+                    together.wait();
+                };
+                std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn_scoped(scope, burn)
+                    .expect("a thread");
+            }
+            together.wait();
+            let burnt = of_own_threads(&["one-of-two", "two-of-two"]).map(|it| it.cpu_nanos);
+            together.wait();
+            burnt
+        });
+        // The kernel counts in ticks of ten milliseconds, and rounds each thread's down.
+        assert!(burnt.is_some_and(|it| it >= 100_000_000), "{burnt:?}");
     }
 }

@@ -13,7 +13,7 @@ services:
       "GET /cart/{id}": 1ms
       "POST /cart": {work: 1ms, idempotent: true}
     versions: {v1.0.0: {weight: 90%}, v1.1.0: {weight: 10%}}
-  old: {endpoints: ["127.0.0.1:9", "old.internal:80"]}
+  old: {endpoints: ["127.0.0.1:9", "old.internal:80"], tls: {ca: pki/ca.pem, server_name: old.example}}
   db: {kind: tcp, run: ./db, discovery: everywhere}
 edges:
   default: {timeout: 1s, retry: {attempts: 2}}
@@ -127,6 +127,23 @@ fn a_region_knows_its_own_and_what_is_everywhere() {
     assert_eq!(ports_of(&config, "db"), [4], "it lets itself be known everywhere");
     assert_eq!(ports_of(&config, "old in eu"), [9, 80]);
     assert_eq!(ports_of(&config, "web"), [1], "a gateway sees all regions");
+}
+
+#[test]
+fn what_runs_elsewhere_is_spoken_to_as_the_file_says() {
+    let topology = topology();
+    let config = compile(&topology);
+    let tls = |name: &str| {
+        let service = config.services.iter().find(|it| it.name == name);
+        service.unwrap_or_else(|| panic!("no {name}")).tls.clone()
+    };
+    let expected = config::TlsClient {
+        server_name: "old.example".into(),
+        roots: Some(topology.folder.join("pki/ca.pem")),
+        ..config::TlsClient::default()
+    };
+    assert_eq!(tls("old in eu"), Some(expected));
+    assert_eq!(tls("db"), None);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use crate::status::Status;
 use model::layout::{Graph, Hold, Point};
 use model::place;
-use model::system::{Caller, Event, Kind, Load, Service, ServiceId, System};
+use model::system::{Caller, Event, Load, Service, ServiceId, System};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ impl Map {
         for (id, service) in system.services.enumerate() {
             self.nodes.push(Node {
                 name: service.name.value.clone(),
-                kind: kind(service.kind),
+                kind: service.kind.word(),
                 team: team_index(&service.team),
                 versions: service.versions.iter().map(|it| it.name.value.clone()).collect(),
                 slo: slo(service),
@@ -303,18 +303,6 @@ impl Map {
 /// A tenth of a unit is less than anyone sees and saves half of the document.
 pub(crate) fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Http => "http",
-        Kind::Grpc => "grpc",
-        Kind::Tcp => "tcp",
-        Kind::Cache => "cache",
-        Kind::Store => "store",
-        Kind::Queue => "queue",
-        Kind::External => "external",
-    }
 }
 
 fn slo(service: &Service) -> Option<Slo> {

@@ -1,7 +1,9 @@
 use super::*;
 use crate::map::{Edge, Node};
 use crate::status::{InstanceStatus, ServiceStatus};
-use proxy::observe::BreakerSeen;
+use policy::settings::EdgeSettings;
+use proxy::config;
+use proxy::observe::{BreakerSeen, CallSeen, PoolSeen};
 use std::sync::Arc;
 use telemetry::metrics::{Class, Counters, Sparse};
 
@@ -156,7 +158,7 @@ fn instances_are_counted_once_whoever_sees_them() {
             breaker("web#1->cart", false),
             breaker("nobody#0->cart", true),
         ],
-        silent_workers: 0,
+        ..Census::default()
     };
     let mut watch = Watch::new();
     let (nodes, edges) = watch.tick(&[], &census);
@@ -169,6 +171,40 @@ fn instances_are_counted_once_whoever_sees_them() {
     let (nodes, edges) = watch.tick(&[], &census);
     assert!(nodes[1].concurrency.is_nan(), "half a census is no number");
     assert_eq!(edges[1].breakers, 0);
+}
+
+#[test]
+fn budgets_add_up_and_a_shared_pool_is_counted_once() {
+    let service = Arc::new(config::Service::http1("cart", &[]));
+    let pool = |open, idle, waiting| PoolSeen { service: service.clone(), open, idle, waiting };
+    let call = |caller: &str, budget, waiting| {
+        let mut edge = config::Edge::new(caller, "cart", EdgeSettings::default());
+        edge.settings.connections = 8;
+        CallSeen { edge: Arc::new(edge), budget, waiting }
+    };
+    // Two workers; both slots of web call cart through either.
+    let mut census = Census {
+        pools: vec![pool(5, 3, 0), pool(4, 4, 1)],
+        calls: vec![
+            call("web#0", Some((1_000_000, 2_000_000)), 0),
+            call("web#1", None, 2),
+            call("web#0", Some((2_000_000, 2_000_000)), 0),
+            call("nobody#0", Some((1, 1)), 9),
+        ],
+        ..Census::default()
+    };
+    let mut watch = Watch::new();
+    let (_, edges) = watch.tick(&[], &census);
+    assert_eq!(edges[1].budget_left, 0.75);
+    let pool = PoolNow { open: 9, idle: 7, waiting: 3, most: Some(8) };
+    assert_eq!(watch.numbers.calls.get(&1), Some(&CallNow { budget: Some(0.75), pool }));
+    census.calls.truncate(1);
+    census.calls[0].budget = Some((0, 0));
+    let (_, edges) = watch.tick(&[], &census);
+    assert!(edges[1].budget_left.is_nan(), "nobody sent anything: nothing is known");
+    census.silent_workers = 1;
+    watch.tick(&[], &census);
+    assert_eq!(watch.numbers.calls.get(&1), None, "half a census is no number");
 }
 
 #[test]

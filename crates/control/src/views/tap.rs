@@ -139,7 +139,7 @@ pub(crate) fn tapped(record: &Finished, edge: &str, stands: &Stands<'_>) -> Opti
     };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let happened = [
-        ("retry", record.attempts > 1),
+        ("retry", record.tries.as_ref().is_some_and(|it| it.iter().skip(1).any(|attempt| !attempt.is_hedge))),
         ("timeout", record.error.contains("timeout") || record.error.contains("deadline")),
         ("breaker", record.breaker_open || record.error.contains("breaker")),
         ("fault", !record.fault.is_empty()),

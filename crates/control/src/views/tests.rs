@@ -1,9 +1,13 @@
 use super::*;
-use crate::map::{Edge, Node, Slo, Team};
-use crate::measures::Measures;
-use crate::numbers::Index;
+use crate::handing::Handed;
+use crate::live::flag;
+use crate::map::{Edge, GATEWAY, Map, Node, Slo, Team};
+use crate::measures::Measures as Counted;
+use crate::numbers::{Counts, Index, Numbers};
+use crate::status::{InstanceStatus, ServiceStatus, Status};
 use proxy::observe::{BreakerSeen, Census, InstanceSeen};
-use telemetry::metrics::{Class, Recorder, Registry, SeriesKey, SeriesSettings};
+use std::collections::HashMap;
+use telemetry::metrics::{Class, Counter, Recorder, Registry, SeriesKey, SeriesSettings, Sparse};
 
 /// A gateway calls web, web calls cart of two versions; web has an objective and a team.
 fn map() -> Map {
@@ -61,9 +65,9 @@ fn status() -> Status {
     Status { services: vec![web, cart], ..Status::default() }
 }
 
-fn latency(ms: u64, times: u64) -> Histogram {
-    let mut latency = Histogram::new();
-    latency.record_n(Nanos::from_millis(ms), times);
+fn latency(ms: u64, times: u64) -> Sparse {
+    let mut latency = Sparse::default();
+    (0..times).for_each(|_| latency.record(Nanos::from_millis(ms)));
     latency
 }
 
@@ -107,7 +111,7 @@ fn census(second: u64) -> Census {
             instance(4_000, false, 100, 0),
         ],
         breakers: vec![breaker(true), breaker(false)],
-        silent_workers: 0,
+        ..Census::default()
     }
 }
 
@@ -116,7 +120,7 @@ fn see<R>(seconds: u64, over: u64, ask: impl Fn(&Sources<'_>) -> R) -> R {
     let (map, status, index) = (map(), status(), Index::of(&map()));
     let registry = Registry::new(SeriesSettings::default());
     let mut worker = registry.recorder();
-    let mut measures = Measures::new(registry.clone(), Nanos::ZERO);
+    let mut measures = Counted::new(registry.clone(), Nanos::ZERO);
     let mut numbers = Numbers::default();
     let mut records = Vec::new();
     for second in 1..=seconds {
@@ -136,7 +140,20 @@ fn see<R>(seconds: u64, over: u64, ask: impl Fn(&Sources<'_>) -> R) -> R {
         records: &records,
         ports: &ports,
         status: &status,
+        handed: &[Handed { from: "web".into(), to: "cart".into(), calls: 40, joined: 10, inferred: 5 }],
     })
+}
+
+#[test]
+fn who_forgets_traces_is_said_of_the_caller_and_of_the_call() {
+    let expected = HandsOn { calls: 40, joined: 10, inferred: 5 };
+    let rows = see(2, 2, |it| it.stat(By::Service));
+    let told: Vec<_> = rows.iter().map(|it| (it.service.as_str(), it.hands_on)).collect();
+    assert_eq!(told, [("edge", None), ("web", Some(expected)), ("cart", None)]);
+    let edges = see(2, 2, |it| it.edges());
+    let told: Vec<_> = edges.iter().map(|it| (it.to.as_str(), it.hands_on)).collect();
+    assert_eq!(told, [("web", None), ("cart", Some(expected))]);
+    assert!(!expected.ok() && expected.share() == Some(0.25));
 }
 
 fn known_or_dash(value: Option<f64>) -> String {

@@ -92,14 +92,15 @@ pub(super) async fn act(
             )
         }
     };
-    let answer = api::ask(&web.api, &headers, command).await;
+    let who = api::who_of(&headers).unwrap_or_else(|| "somebody at the map".to_owned());
+    let answer = api::ask(&web.api, who.clone(), command).await;
     let mut acts = lock(&web.acts);
     acts.next += 1;
     let id = acts.next;
     let done = Done {
         id,
         at: web.watched.clocks.unix().as_u64() / 1_000_000,
-        who: "the map".to_owned(),
+        who,
         state: if answer.is_ok() { "done" } else { "refused" },
         ends_at: None,
         said: answer.as_ref().err().map_or_else(String::new, |it| it.message.clone()),
@@ -127,7 +128,7 @@ pub(super) async fn acts(State(web): State<Web>) -> Json<Vec<Done>> {
                 Done {
                     id: 0,
                     at: status.unix_ms.saturating_sub(running.at_ms),
-                    who: "somebody else".to_owned(),
+                    who: running.who.clone(),
                     what,
                     state: "running",
                     ends_at: Some(ends_at),

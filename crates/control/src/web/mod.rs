@@ -12,7 +12,7 @@ use crate::watch::Watched;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
@@ -125,13 +125,21 @@ fn full() -> Refusal {
     }
 }
 
-async fn live(State(web): State<Web>, upgrade: WebSocketUpgrade) -> Response {
+/// What a page already has; without it, it is sent everything at once.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Has {
+    resume: Option<u32>,
+    revision: Option<u32>,
+}
+
+async fn live(State(web): State<Web>, Query(has): Query<Has>, upgrade: WebSocketUpgrade) -> Response {
     let Ok(place) = Arc::clone(&web.places).try_acquire_owned() else { return full().into_response() };
     upgrade.max_message_size(PAGE_MESSAGE_BYTES_MAX).max_frame_size(PAGE_MESSAGE_BYTES_MAX).on_upgrade(
         async move |socket| {
             let _place = place;
             // A page that leaves, and one that does not read, end in the same way: nothing is left to say.
-            let _ = Viewer::new(web).serve(socket).await;
+            let _ = Viewer::new(web).serve(socket, has).await;
         },
     )
 }
@@ -175,8 +183,13 @@ impl Viewer {
         }
     }
 
-    async fn serve(mut self, mut socket: WebSocket) -> Result<(), Gone> {
+    async fn serve(mut self, mut socket: WebSocket, has: Has) -> Result<(), Gone> {
         let mut frames = self.web.watched.frames.subscribe();
+        // The next frame may be a quarter of a second away, and somebody looks at an empty page.
+        match has.resume {
+            Some(resume) => self.resume(&mut socket, resume, has.revision).await?,
+            None => self.keyframe(&mut socket).await?,
+        }
         loop {
             tokio::select! {
                 frame = frames.recv() => match frame {
@@ -221,12 +234,7 @@ impl Viewer {
         // What is not understood is passed over: a newer page may say more than we know.
         let Ok(said) = serde_json::from_str::<Said>(text) else { return Ok(()) };
         if let Some(resume) = said.resume {
-            let same_map = said.revision.is_none_or(|it| it == self.web.watched.map().revision);
-            let frames = lock(&self.web.watched.live).since(if same_map { resume } else { 0 });
-            self.sent = self.sent.or(Some(resume));
-            for frame in frames {
-                self.bytes(socket, &frame).await?;
-            }
+            self.resume(socket, resume, said.revision).await?;
         }
         if let Some(at) = said.marker.and_then(|it| self.waiting.iter().position(|(id, _)| *id == it)) {
             let (_, oldest) = self.waiting[at];
@@ -234,6 +242,21 @@ impl Viewer {
             let age = self.web.watched.clocks.now().saturating_sub(oldest);
             self.age = Some(age);
             lock(&self.web.watched.ages).record(age);
+        }
+        Ok(())
+    }
+
+    async fn resume(
+        &mut self,
+        socket: &mut WebSocket,
+        resume: u32,
+        revision: Option<u32>,
+    ) -> Result<(), Gone> {
+        let same_map = revision.is_none_or(|it| it == self.web.watched.map().revision);
+        let frames = lock(&self.web.watched.live).since(if same_map { resume } else { 0 });
+        self.sent = self.sent.or(Some(resume));
+        for frame in frames {
+            self.bytes(socket, &frame).await?;
         }
         Ok(())
     }

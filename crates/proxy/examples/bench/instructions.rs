@@ -3,27 +3,58 @@
 //! The proxy runs under valgrind twice, with more requests the second time; the difference is what the requests cost.
 //! The kernel's part is not in it, and neither is waiting.
 
-use crate::{FRONT, Fallible, Paths, Running};
+use crate::cases::GRPC_CALL;
+use crate::process::{Paths, Running, completed};
+use crate::report::{Limit, Report};
+use crate::{FRONT, Fallible};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What a request may cost. A change that needs more says so here, and why.
-pub(crate) const GATES: &[(&str, &str, &str, u64)] =
-    &[("h1", "h1", "/", 23_000), ("h2-h2", "h2", "/", 36_000)];
+const GATES: &[(&str, &str, &str, u64)] =
+    &[("h1", "h1", "/", 18_500), ("h2-h2", "h2", "/", 32_500), ("grpc-unary", "grpc", "/unary", 36_000)];
 
 /// The last of 5,000 routes may cost this much more than the first, in instructions.
-pub(crate) const LAST_ROUTE: f64 = 1.05;
+const LAST_ROUTE: f64 = 1.05;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 5_000;
 
-pub(crate) fn is_possible() -> bool {
+/// Counts, and says which gates were run over.
+pub(crate) fn measure(paths: &Paths, report: &mut Report) -> Vec<String> {
+    count_all(paths, report)
+        .unwrap_or_else(|error| vec![format!("instructions could not be counted: {error}")])
+}
+
+fn count_all(paths: &Paths, report: &mut Report) -> Fallible<Vec<String>> {
+    if !is_possible() {
+        println!("instructions   skipped: valgrind is not installed");
+        return Ok(Vec::new());
+    }
+    let mut over = Vec::new();
+    for (name, mode, path, gate) in GATES {
+        let count = per_request(paths, mode, path)?;
+        println!("instructions   {name:10} {count:.0} a request");
+        if !report.judge(&format!("instructions {name}"), count, Limit::AtMost(*gate as f64), "") {
+            over.push(format!("{name} costs {count:.0} instructions a request, and {gate} is the gate"));
+        }
+    }
+    let first = per_request(paths, "routes", "/r/0000")?;
+    let ratio = per_request(paths, "routes", "/r/4999")? / first;
+    println!("instructions   the last of 5,000 routes costs {ratio:.3} x the first");
+    if !report.judge("instructions last route / first", ratio, Limit::AtMost(LAST_ROUTE), "x") {
+        over.push(format!("the last of 5,000 routes costs {ratio:.3} x another"));
+    }
+    Ok(over)
+}
+
+fn is_possible() -> bool {
     Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success())
 }
 
 /// Instructions of the worker for one request.
-pub(crate) fn per_request(paths: &Paths, mode: &str, path: &str) -> Fallible<f64> {
+fn per_request(paths: &Paths, mode: &str, path: &str) -> Fallible<f64> {
     let (few, many) = (total(paths, mode, path, FEW)?, total(paths, mode, path, MANY)?);
     Ok(many.saturating_sub(few) as f64 / (MANY - FEW) as f64)
 }
@@ -53,13 +84,14 @@ fn total(paths: &Paths, mode: &str, path: &str, requests: u64) -> Fallible<u64> 
     }
     let mut load = Command::new("h2load");
     load.args(["-c4", "-t1", &format!("-n{requests}")]);
-    if mode == "h2" {
-        load.arg("-m32");
-    } else {
-        load.arg("--h1");
-    }
+    match mode {
+        // Few at once: slowed down so much, an instance looks overloaded and is spared.
+        "h2" => load.arg("-m8"),
+        "grpc" => load.arg("-m8").args(GRPC_CALL).arg(paths.dir.join("message")),
+        _ => load.arg("--h1"),
+    };
     let output = load.arg(format!("http://127.0.0.1:{FRONT}{path}")).stderr(Stdio::null()).output()?;
-    let done = crate::completed(&String::from_utf8_lossy(&output.stdout)).unwrap_or(0);
+    let done = completed(&String::from_utf8_lossy(&output.stdout)).unwrap_or(0);
     if done != requests {
         return Err(format!("{done} of {requests} requests were answered").into());
     }

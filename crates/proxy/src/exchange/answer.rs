@@ -45,7 +45,10 @@ pub(crate) fn refused_answer<'e>(refused: Refused, edge: &'e EdgeState) -> Answe
 /// When no attempt came to an answer.
 pub(crate) fn failed_answer<'e>(outcome: Outcome, edge: &'e EdgeState) -> Answer<'e> {
     match outcome {
-        Outcome::ConnectFailed => Answer::new(503, "connect-failed", edge.name()),
+        Outcome::ConnectFailed => match edge.service.tls_trouble.get() {
+            Some(detail) => Answer { detail, ..Answer::new(503, "tls-failed", edge.name()) },
+            None => Answer::new(503, "connect-failed", edge.name()),
+        },
         Outcome::Timeout => Answer::new(504, "timeout", edge.name()),
         Outcome::Status(status) => Answer::new(status, "fault", edge.name()),
         Outcome::Shed => {

@@ -59,6 +59,8 @@ pub(crate) struct Call {
     pub(crate) client_span: u64,
     /// Every attempt so far, the last one perhaps under way.
     pub(crate) tries: SmallVec<[Try; 1]>,
+    /// The one among them that counts: the last, but where a copy sent earlier was answered first.
+    pub(crate) current: usize,
     /// Trouble made on purpose that this call met.
     pub(crate) fault: &'static str,
     /// The instance asked last, and its version.
@@ -96,6 +98,7 @@ impl Call {
             attempts: 0,
             client_span: 0,
             tries: SmallVec::new(),
+            current: 0,
             fault: "",
             instance: None,
             upstream: Nanos::ZERO,
@@ -162,6 +165,7 @@ impl Call {
         self.attempts = self.attempts.saturating_add(1);
         self.instance = Some((pick.instance.address, pick.instance.version));
         self.client_span = worker.rng.borrow_mut().next_u64() | 1;
+        self.current = self.tries.len();
         self.tries.push(Try {
             span: self.client_span,
             began: pick.started.saturating_sub(self.started),
@@ -178,7 +182,7 @@ impl Call {
     /// It has a connection now.
     pub(crate) fn try_sets_out(&mut self, now: Nanos, pick: &Pick, deadline: Deadline) {
         let since_start = pick.started.saturating_sub(self.started);
-        if let Some(it) = self.tries.last_mut() {
+        if let Some(it) = self.tries.get_mut(self.current) {
             it.queue_wait = since_start.saturating_sub(it.began);
             it.pool_wait = now.saturating_sub(pick.started);
             it.deadline_left = (!deadline.is_never()).then(|| deadline.left(now));
@@ -188,7 +192,7 @@ impl Call {
     /// Its reply's head is here, or whatever happened instead.
     pub(crate) fn try_ends(&mut self, now: Nanos, outcome: Outcome) {
         let since_start = now.saturating_sub(self.started);
-        if let Some(it) = self.tries.last_mut() {
+        if let Some(it) = self.tries.get_mut(self.current) {
             it.lasted = since_start.saturating_sub(it.began);
             it.outcome = outcome;
         }
@@ -213,6 +217,7 @@ impl Call {
             deadline,
             attempt,
             priority: self.priority,
+            instance: self.instance.map(|(address, _)| address),
             via,
         }
     }
@@ -272,7 +277,7 @@ impl Call {
             crate::access::line(worker, asked, self, edge.map(|(edge, _)| &**edge), status, duration, error);
         }
         if !events.is_empty() {
-            let mut last = self.tries.last().copied();
+            let mut last = self.tries.get(self.current).copied();
             if let Some(it) = &mut last {
                 // The reply's body is a part of it.
                 it.lasted = duration.saturating_sub(it.began);

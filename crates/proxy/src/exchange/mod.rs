@@ -5,7 +5,7 @@
 //! call    identity, deadline, conclusion         upload   the request's body
 //! admit   limits, faults, targets                relay    the reply's body
 //! tries   attempts and their verdicts            answer   replies of our own
-//!                                                streams  all of that from stream to stream
+//! race    several copies where an edge hedges     streams  all of that from stream to stream
 //! ```
 //! `call`, `admit` and `tries` decide and move no bytes, so that HTTP/2 streams are carried by the same decisions.
 //! What goes wrong on the way becomes either another attempt or a reply of our own; a request that was read is always
@@ -14,6 +14,7 @@
 pub(crate) mod admit;
 pub(crate) mod answer;
 pub(crate) mod call;
+mod race;
 mod relay;
 mod send;
 mod streams;
@@ -21,6 +22,7 @@ pub(crate) mod tries;
 mod upload;
 
 use crate::config::{AbortKind, Action};
+use crate::edge::EdgeState;
 use crate::plan::RoutePlan;
 use crate::serve::{BodyPlace, Client, Run};
 use crate::worker::Worker;
@@ -149,9 +151,13 @@ impl Run {
             let body = self.whole_len().map(|end| &self.inb.filled()[self.request.len..end]);
             crate::mirror::mirror(&worker, self.asked(client), route, call, body);
         }
-        self.replay.clear();
+        self.replay.forget();
         let mut upload = Upload::new(self.request.framing, &edge.plan.config);
         let mut tries = Tries::new(destination.version, call::hash_of(edge, self.asked(client)));
+        let mut hedging = match edge.settings().hedge {
+            Some(_) => Box::pin(self.gather(client, edge, &mut upload)).await,
+            None => None,
+        };
         loop {
             let (mut pick, deadline) = match tries.pick(&worker, edge, call) {
                 Ok(picked) => picked,
@@ -160,9 +166,24 @@ impl Run {
                     return self.answer(client, call, Some(route), Some(edge), answer).await;
                 }
             };
-            let (connection, waited) = self
-                .attempt(client, call, route, edge, &mut pick, deadline, &mut upload, tries.retried())
-                .await;
+            let (connection, waited) = match &mut hedging {
+                None => {
+                    self.attempt(client, call, route, edge, &mut pick, deadline, &mut upload, tries.retried())
+                        .await
+                }
+                Some(hedging) => {
+                    let first = (pick, deadline);
+                    let race = self.race(client, call, route, edge, first, &mut tries, hedging, &mut upload);
+                    // Its state is large, and few edges hedge.
+                    let Some(ended) = Box::pin(race).await else {
+                        return self.client_left(client, call, route, (edge, edge_slot));
+                    };
+                    let (connection, waited);
+                    (pick, connection, waited) = ended;
+                    (connection, waited)
+                }
+            };
+            pick.is_stream = upload.kept_waiting();
             let now = worker.now();
             let elapsed = now.saturating_sub(pick.started);
             let invalid = matches!(waited, Waited::Invalid);
@@ -172,12 +193,8 @@ impl Run {
                 Waited::Failed(outcome) => outcome,
                 Waited::Invalid => Outcome::Reset,
                 Waited::ClientGone => {
-                    edge.cells().cancelled.add(1);
-                    worker.cells.client_gone.add(1);
                     edge.finish(pick, Outcome::Cancelled, elapsed, None, now);
-                    let slot = Some((edge, edge_slot));
-                    call.conclude(&worker, self.asked(client), Some(route), slot, 0, "client-gone");
-                    return After::Close;
+                    return self.client_left(client, call, route, (edge, edge_slot));
                 }
                 Waited::ClientRefused(refusal) => {
                     worker.cells.refused(refusal);
@@ -207,6 +224,11 @@ impl Run {
                 Tries::rest(&worker, wait).await;
                 continue;
             }
+            if upload.done {
+                // What is answered is not sent again, and a long answer must not hold on to it.
+                upload.replayable = false;
+                self.replay.forget();
+            }
             call.upstream = elapsed;
             call.request_bytes = upload.moved;
             self.note_streamed(&upload);
@@ -228,5 +250,19 @@ impl Run {
                 .reply(client, call, route, edge, edge_slot, pick, connection, elapsed, hint, upload)
                 .await;
         }
+    }
+
+    /// Nobody waits for the answer any more.
+    fn client_left(
+        &self,
+        client: &Client,
+        call: &Call,
+        route: &RoutePlan,
+        (edge, slot): (&Rc<EdgeState>, u32),
+    ) -> After {
+        edge.cells().cancelled.add(1);
+        self.worker.cells.client_gone.add(1);
+        call.conclude(&self.worker, self.asked(client), Some(route), Some((edge, slot)), 0, "client-gone");
+        After::Close
     }
 }

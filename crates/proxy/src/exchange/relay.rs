@@ -126,7 +126,7 @@ impl Run {
         let now = worker.now();
         // A body that follows its head closely was ready with it; one that trickles is a stream.
         let relaying = now.saturating_sub(pick.started).saturating_sub(elapsed);
-        pick.is_stream = relaying > elapsed.max(STREAMS_AFTER);
+        pick.is_stream |= relaying > elapsed.max(STREAMS_AFTER);
         let outcome = match (relayed.complete, relayed.client_gone) {
             (true, _) => judged,
             (false, true) => Outcome::Cancelled,

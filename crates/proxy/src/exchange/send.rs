@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::upload::{Upload, UploadError};
-use crate::connect::NoConnection;
+use crate::connect::{Caller, NoConnection};
 use crate::edge::{EdgeState, Pick};
 use crate::heads::write_request;
 use crate::http1::{Framing, Progress, Refusal, parse_response};
@@ -43,19 +43,22 @@ impl Run {
         attempt: u8,
     ) -> (Option<Connection>, Waited) {
         let worker = self.worker.clone();
-        let connection = match crate::connect::connect(&worker, client, edge, pick, deadline).await {
-            Ok(connection) => connection,
-            Err(NoConnection::ClientGone) => return (None, Waited::ClientGone),
-            Err(NoConnection::Failed(outcome)) => return (None, Waited::Failed(outcome)),
-        };
-        match crate::way::travel(&worker, client, edge, pick, deadline).await {
+        let connection =
+            match crate::connect::connect(&worker, Caller::of(client), edge, pick, deadline).await {
+                Ok(connection) => connection,
+                Err(NoConnection::ClientGone) => return (None, Waited::ClientGone),
+                Err(NoConnection::Failed(outcome)) => return (None, Waited::Failed(outcome)),
+            };
+        match crate::way::travel(&worker, Caller::of(client), edge, pick, deadline).await {
             Ok(()) => {}
             // The connection was not used, and goes.
             Err(Lost::ClientGone) => return (None, Waited::ClientGone),
             Err(Lost::To(outcome)) => return (None, Waited::Failed(outcome)),
         }
         let plan = worker.plan();
-        call.try_sets_out(worker.now(), pick, deadline);
+        // A connection that was kept took no time to get.
+        let now = if connection.reused { worker.lately() } else { worker.now() };
+        call.try_sets_out(now, pick, deadline);
         let passport =
             call.passport(self.asked(client), call.client_span, deadline, attempt, &plan.config.node.name);
         self.out.clear();
@@ -103,6 +106,7 @@ impl Run {
             if upload.complete || strict { deadline.instant() } else { now + timeouts.body_read }
         };
         client.timer.set(patience(upload, call.started));
+        let began = worker.lately();
         let Client { socket, timer, half_closed, .. } = client;
         let Self { inb, upb, out, replay, request, response, .. } = self;
         let head_len = request.len;
@@ -112,7 +116,7 @@ impl Run {
             if !upload.done && !upload.failed {
                 match upload.poll(cx, socket, up, inb, head_len, out, replay, half_closed) {
                     Poll::Ready(Ok(())) => {
-                        upload.done = true;
+                        upload.ends(|| worker.now().saturating_sub(began));
                         if !strict && request.framing != Framing::None {
                             timer.set(deadline.instant().max(worker.now() + timeouts.request));
                         }
@@ -150,8 +154,9 @@ impl Run {
                     match parse_response(upb.filled(), &limits, request.method, response) {
                         Ok(Progress::Partial) => break,
                         Ok(Progress::Complete) if response.status == 101 => {
-                            // Nobody asked for another protocol: an instance that changes it anyway is broken.
-                            if !request.upgrade || !response.upgrade {
+                            // Nobody asked for another protocol, or not all of the asking has arrived: an instance that
+                            // changes it anyway is broken.
+                            if !request.upgrade || !response.upgrade || !upload.done {
                                 worker.cells.upstream_invalid.add(1);
                                 return Poll::Ready(Waited::Invalid);
                             }
@@ -181,6 +186,9 @@ impl Run {
             // A client that leaves while its request is under way is noticed here; what it sends meanwhile is kept.
             if upload.done && !*half_closed && inb.has_space() {
                 match socket.poll_read(cx, inb.space()) {
+                    Poll::Ready(Ok(0)) if socket.ends_both_ways() => {
+                        return Poll::Ready(Waited::ClientGone);
+                    }
                     Poll::Ready(Ok(0)) => *half_closed = true,
                     Poll::Ready(Ok(read)) => {
                         inb.advance(read);

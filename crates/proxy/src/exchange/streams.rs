@@ -7,14 +7,17 @@ use super::relay::STREAMS_AFTER;
 use super::send::Waited;
 use super::tries::{outcome_of, rest};
 use super::upload::{Upload, UploadError};
+use crate::buffer::Buffer;
 use crate::edge::Pick;
 use crate::h2::{Body, Forward, Stream, status_behind};
 use crate::heads::{BodyOut, write_response};
-use crate::http1::{Framing, Kind, Progress, parse_response};
+use crate::http1::{Framing, HeadLimits, Kind, Method, Progress, ResponseHead, parse_response};
 use crate::pipe::put_spare;
 use crate::plan::RoutePlan;
+use crate::replay::Replay;
 use crate::serve::{Client, Run, head_limits};
 use crate::upstream::Connection;
+use crate::worker::Worker;
 use policy::{Deadline, Hint, Outcome};
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -23,7 +26,7 @@ use units::Nanos;
 /// Moves the request's body on: what an earlier attempt took of it first, then what arrives.
 fn poll_upload(
     upload: &mut Upload,
-    replay: &mut Vec<u8>,
+    replay: &mut Replay,
     from: &Stream,
     to: &Stream,
     cx: &mut Context<'_>,
@@ -44,13 +47,8 @@ fn poll_upload(
     let Upload { replayable, replay_max, moved, written, .. } = upload;
     let forwarded = ready!(from.poll_forward(cx, to, |bytes| {
         *moved += bytes.len() as u64;
-        if *replayable && replay.len() + bytes.len() <= *replay_max {
-            replay.extend_from_slice(bytes);
-            *written = replay.len();
-        } else if *replayable {
-            *replayable = false;
-            *replay = Vec::new();
-        }
+        *replayable = *replayable && replay.keep(bytes, *replay_max);
+        *written = replay.len();
     }));
     // A trailer cannot be sent twice: it is not kept.
     *replayable &= forwarded != Ok(true);
@@ -59,6 +57,22 @@ fn poll_upload(
         Err(Forward::From(_)) => Err(UploadError::ClientGone),
         Err(Forward::To(_)) => Err(UploadError::Upstream),
     })
+}
+
+/// Reads a reply's head from its text, without its last, empty line. False if it is none.
+pub(super) fn read_reply(
+    worker: &Worker,
+    text: &[u8],
+    method: Method,
+    into: &mut Buffer,
+    response: &mut ResponseHead,
+) -> bool {
+    into.clear();
+    into.put(text);
+    into.put(b"\r\n");
+    let limits = head_limits(&worker.plan().config.limits);
+    let limits = HeadLimits { bytes: into.size(), ..limits };
+    parse_response(into.filled(), &limits, method, response) == Ok(Progress::Complete)
 }
 
 /// How relaying a reply from stream to stream ended.
@@ -95,24 +109,29 @@ impl Run {
         let timer = &client.timer;
         timer.set(patience(upload, call.started));
         let mut sent_before = upload.moved;
+        let began = worker.lately();
         loop {
             let replay = &mut self.replay;
             let waited = poll_fn(|cx| {
                 if !upload.done && !upload.failed {
                     match poll_upload(upload, replay, from, up, cx) {
                         Poll::Ready(Ok(())) => {
-                            upload.done = true;
+                            upload.ends(|| worker.now().saturating_sub(began));
                             if !strict {
                                 timer.set(deadline.instant().max(worker.now() + timeouts.request));
                             }
                         }
                         Poll::Ready(Err(UploadError::Upstream)) => upload.failed = true,
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Waited::ClientGone)),
+                        Poll::Ready(Err(_)) => {
+                            upload.starved = true;
+                            return Poll::Ready(Err(Waited::ClientGone));
+                        }
                         Poll::Pending if upload.moved != sent_before => {
+                            upload.starved |= from.is_empty();
                             sent_before = upload.moved;
                             timer.set(patience(upload, worker.now()));
                         }
-                        Poll::Pending => {}
+                        Poll::Pending => upload.starved |= from.is_empty(),
                     }
                 }
                 match up.poll_head(cx) {
@@ -160,16 +179,10 @@ impl Run {
 
     /// Reads a reply's head from its text. False if it is none.
     fn read_reply(&mut self, text: &[u8]) -> bool {
-        let limits = head_limits(&self.worker.plan().config.limits);
         if text.len() + 2 > self.upb.size() {
             self.upb = self.worker.buffers.take();
         }
-        self.upb.clear();
-        self.upb.put(text);
-        self.upb.put(b"\r\n");
-        let limits = crate::http1::HeadLimits { bytes: self.upb.size(), ..limits };
-        parse_response(self.upb.filled(), &limits, self.request.method, &mut self.response)
-            == Ok(Progress::Complete)
+        read_reply(&self.worker, text, self.request.method, &mut self.upb, &mut self.response)
     }
 
     /// Relays the reply whose head was read, and what is left of the request the other way.
@@ -197,7 +210,7 @@ impl Run {
         let now = worker.now();
         // A body that follows its head closely was ready with it; one that trickles is a stream.
         let relaying = now.saturating_sub(pick.started).saturating_sub(elapsed);
-        pick.is_stream = relaying > elapsed.max(STREAMS_AFTER);
+        pick.is_stream |= relaying > elapsed.max(STREAMS_AFTER);
         let (outcome, error) = match relayed {
             Relayed::Whole => (judged, ""),
             Relayed::ClientGone => (Outcome::Cancelled, "client-gone"),

@@ -62,10 +62,36 @@ impl Tries {
             }
         }?;
         pick.priority = call.priority;
+        Ok(self.begin(worker, edge, call, pick, false))
+    }
+
+    /// Chooses an instance that was not asked yet, for a copy of what another is still working on.
+    pub(super) fn pick_hedge(
+        &mut self,
+        worker: &Worker,
+        edge: &EdgeState,
+        call: &mut Call,
+    ) -> Option<(Pick, Deadline)> {
+        let ask = Ask { now: worker.now(), hash: self.hash, version: self.version, tried: &self.tried };
+        let mut pick = edge.pick(&ask, &mut worker.rng.borrow_mut()).ok()?;
+        pick.priority = call.priority;
+        Some(self.begin(worker, edge, call, pick, true))
+    }
+
+    fn begin(
+        &mut self,
+        worker: &Worker,
+        edge: &EdgeState,
+        call: &mut Call,
+        pick: Pick,
+        is_hedge: bool,
+    ) -> (Pick, Deadline) {
         self.tried.push(pick.index);
-        call.try_begins(worker, &pick, false);
+        call.try_begins(worker, &pick, is_hedge);
         edge.cells().attempts.add(1);
-        Ok((pick, retry::attempt_deadline(edge.settings().retry.as_ref(), call.deadline, now)))
+        let settings = edge.settings().retry.as_ref();
+        let deadline = retry::attempt_deadline(settings, call.deadline, pick.started);
+        (pick, deadline)
     }
 
     /// Is this attempt's outcome the answer? The pick is still the caller's to finish.
@@ -153,7 +179,7 @@ pub(crate) fn rest(hint: Hint) -> Option<Nanos> {
     }
 }
 
-fn count_outcome(edge: &EdgeState, outcome: Outcome) {
+pub(super) fn count_outcome(edge: &EdgeState, outcome: Outcome) {
     let cells = edge.cells();
     match outcome {
         Outcome::ConnectFailed => cells.connect_failures.add(1),

@@ -1,9 +1,12 @@
 //! A request's body on its way to the instance: from the client's buffer, again from memory for a retry.
 
+use super::relay::STREAMS_AFTER;
 use crate::http1::{BodyReader, Framing, Refusal, write_chunk, write_chunk_head};
+use crate::replay::Replay;
 use crate::serve::{BodyPlace, Run};
 use crate::socket::Socket;
 use std::task::{Context, Poll};
+use units::Nanos;
 
 /// The request's body on its way to the instance.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ pub(super) struct Upload {
     pub(super) replayable: bool,
     /// Some of this attempt left this process.
     pub(super) sent: bool,
+    /// The instance had taken all there was, and the client had no more yet.
+    pub(super) starved: bool,
+    /// That went on for so long that the attempt's time says more about the client than about the instance.
+    dragged: bool,
 }
 
 pub(super) enum UploadError {
@@ -45,7 +52,21 @@ impl Upload {
             moved: 0,
             replayable: true,
             sent: false,
+            starved: false,
+            dragged: false,
         }
+    }
+
+    /// All of it is on its way. `took` since the attempt began is asked for only if the client may be why.
+    pub(super) fn ends(&mut self, took: impl FnOnce() -> Nanos) {
+        self.done = true;
+        self.dragged = self.starved && took() > STREAMS_AFTER;
+    }
+
+    /// Whether it was the client who took its time. Then how long the attempt took is no sign of a busy instance: else
+    /// some clients that stall would have the requests of all others refused.
+    pub(super) fn kept_waiting(&self) -> bool {
+        self.dragged || (self.starved && !self.done)
     }
 
     /// Puts what is at hand of the body behind the head in `out`: all of it if it is all there, which it usually is.
@@ -56,11 +77,9 @@ impl Upload {
         }
         if matches!(run.body, BodyPlace::Streamed { .. }) {
             // A retry of a streamed body: what was sent before is sent again.
-            let replay = std::mem::take(&mut run.replay);
-            if !replay.is_empty() {
-                self.write_data(&replay, &mut run.out);
+            if !run.replay.is_empty() {
+                self.write_data(&run.replay, &mut run.out);
             }
-            run.replay = replay;
             if self.reader.is_done() {
                 self.write_end(&[], &mut run.out);
                 self.complete = true;
@@ -100,6 +119,7 @@ impl Upload {
         self.done = false;
         self.failed = false;
         self.complete = false;
+        (self.starved, self.dragged) = (false, false);
     }
 
     fn write_data(&self, data: &[u8], out: &mut Vec<u8>) {
@@ -132,7 +152,7 @@ impl Upload {
         inb: &mut crate::buffer::Buffer,
         head_len: usize,
         out: &mut Vec<u8>,
-        replay: &mut Vec<u8>,
+        replay: &mut Replay,
         half_closed: &mut bool,
     ) -> Poll<Result<(), UploadError>> {
         loop {
@@ -165,14 +185,7 @@ impl Upload {
             let body = &inb.filled()[head_len..];
             let data = &body[step.data.clone()];
             if !data.is_empty() {
-                if self.replayable {
-                    if replay.len() + data.len() <= self.replay_max {
-                        replay.extend_from_slice(data);
-                    } else {
-                        self.replayable = false;
-                        *replay = Vec::new();
-                    }
-                }
+                self.replayable = self.replayable && replay.keep(data, self.replay_max);
                 self.write_data(data, out);
             }
             if step.done {
@@ -184,17 +197,25 @@ impl Upload {
                 continue;
             }
             if *half_closed {
+                self.starved = true;
                 return Poll::Ready(Err(UploadError::ClientGone));
             }
             match client.poll_read(cx, inb.space()) {
                 Poll::Ready(Ok(0)) => {
                     // The client ended its side in the middle of its request: nothing whole can come of it.
                     *half_closed = true;
+                    self.starved = true;
                     return Poll::Ready(Err(UploadError::ClientGone));
                 }
                 Poll::Ready(Ok(read)) => inb.advance(read),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadError::ClientGone)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => {
+                    self.starved = true;
+                    return Poll::Ready(Err(UploadError::ClientGone));
+                }
+                Poll::Pending => {
+                    self.starved = true;
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -177,15 +177,22 @@ async fn translate(far: Pipe, stream: Stream, text: Vec<u8>, asked: Asked) {
         return;
     }
     put_spare(text);
+    carry(&far, &stream, asked).await;
+    drop(far);
+    stream.let_finish().await;
+}
+
+/// The body one way and the reply the other, until the reply is whole.
+async fn carry(far: &Pipe, stream: &Stream, asked: Asked) {
     let mut upload = pin!(async {
-        if asked.has_body && body_to_pipe(&stream, &far, asked.chunked).await.is_err() {
+        if asked.has_body && body_to_pipe(stream, far, asked.chunked).await.is_err() {
             // The client gave up its body; there is nothing whole to send on.
             far.end();
         }
     });
     let mut uploading = true;
     let mut replied = pin!(async {
-        if reply(&far, &stream, asked).await.is_err() {
+        if reply(far, stream, asked).await.is_err() {
             stream.reset(Reason::INTERNAL_ERROR);
         }
     });

@@ -5,7 +5,7 @@
 //! among the message's, makes the message malformed, and a malformed message goes nowhere (RFC 9113, 8.1.1).
 
 use super::hpack::{write_authority, write_field, write_method, write_path, write_scheme, write_status};
-use crate::http1::{Kind, classify, decimal};
+use crate::http1::{Kind, classify, controls, decimal, find, name_end};
 use crate::identity::write_decimal;
 use std::ops::Range;
 
@@ -69,8 +69,11 @@ fn is_name(name: &[u8]) -> bool {
 
 /// Nothing that could end a line, and no space around it.
 fn is_value(value: &[u8]) -> bool {
-    let clean =
-        value.iter().fold(true, |clean, byte| clean & ((*byte >= 0x20 && *byte != 0x7F) | (*byte == b'\t')));
+    let clean = |byte: &u8| (*byte >= 0x20 && *byte != 0x7F) || *byte == b'\t';
+    let (eights, rest) = value.as_chunks::<8>();
+    // A tab shows as a control character, which it is.
+    let suspicious = eights.iter().fold(0, |sum, eight| sum | controls(eight)) != 0;
+    let clean = rest.iter().all(clean) && (!suspicious || value.iter().all(clean));
     let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     clean && !space(value.first()) && !space(value.last())
 }
@@ -165,6 +168,7 @@ impl Text {
             kind if kind.is_hop_by_hop() => return,
             _ => {}
         }
+        self.lines.reserve(name.len() + value.len() + 4);
         for part in [name, b": ", value, b"\r\n"] {
             self.lines.extend_from_slice(part);
         }
@@ -252,21 +256,25 @@ impl Text {
 }
 
 /// The lines of a head or a trailer, without their ends, up to the empty one.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut start = 0;
-    memchr::memchr_iter(b'\n', text)
-        .map(move |end| {
-            let line = &text[start..end];
-            start = end + 1;
-            line.strip_suffix(b"\r").unwrap_or(line)
-        })
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
-            // Names are short: looking at each byte is quicker than preparing to look at many. What is no line, which
-            // only a trailer that nobody has read yet may contain, is left out.
-            let colon = line.iter().position(|byte| *byte == b':').filter(|colon| *colon > 0)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+fn lines(mut text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        loop {
+            let stop = name_end(text)?;
+            if stop > 0 && text[stop] == b':' {
+                let (name, rest) = (&text[..stop], &text[stop + 1..]);
+                let end = find(b'\n', rest)?;
+                text = &rest[end + 1..];
+                return Some((name, rest[..end].trim_ascii()));
+            }
+            // The empty line; or what is no line, which only a trailer that nobody has read yet may contain.
+            let end = find(b'\n', text)?;
+            let line = text[..end].strip_suffix(b"\r").unwrap_or(&text[..end]);
+            text = if line.is_empty() { &[] } else { &text[end + 1..] };
+            if let Some(colon) = find(b':', line).filter(|colon| *colon > 0) {
+                return Some((&line[..colon], line[colon + 1..].trim_ascii()));
+            }
+        }
+    })
 }
 
 /// First letters, folded to five bits, of the names that do not go on as they are.
@@ -300,7 +308,7 @@ fn write_lines(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1);
+    let end = find(b'\n', text).map_or(text.len(), |at| at + 1);
     text.split_at(end)
 }
 
@@ -312,7 +320,8 @@ pub(super) fn write_request(text: &[u8], tls: bool, out: &mut Vec<u8>) {
     write_method(method, out);
     write_scheme(tls, out);
     write_path(target, out);
-    if let Some((_, host)) = lines(rest).find(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
+    let is_host = |name: &[u8]| name.len() == 4 && name.eq_ignore_ascii_case(b"host");
+    if let Some((_, host)) = lines(rest).find(|(name, _)| is_host(name)) {
         write_authority(host, out);
     }
     write_lines(rest, out);

@@ -87,14 +87,23 @@ const fn fast() -> [u16; 1 << FAST_BITS] {
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), ()> {
     let mut bits = 0u64;
     let mut have = 0u32;
-    let mut rest = coded.iter();
+    let mut rest = coded;
     // No code is shorter than five bits.
     out.reserve(coded.len() * 8 / 5 + 1);
     'symbols: loop {
-        while have <= 56 {
-            let Some(byte) = rest.next() else { break };
-            bits |= u64::from(*byte) << (56 - have);
-            have += 8;
+        // Four bytes at once: no code is longer.
+        if have < 32 {
+            if let Some((four, more)) = rest.split_first_chunk::<4>() {
+                bits |= u64::from(u32::from_be_bytes(*four)) << (32 - have);
+                have += 32;
+                rest = more;
+            } else {
+                while let Some((byte, more)) = rest.split_first() {
+                    bits |= u64::from(*byte) << (56 - have);
+                    have += 8;
+                    rest = more;
+                }
+            }
         }
         let entry = FAST[(bits >> (64 - FAST_BITS)) as usize];
         let length = u32::from(entry >> 8);

@@ -248,6 +248,9 @@ async fn serve_stream(
         run.body = BodyPlace::Streamed { whole: !has_body };
         client.socket = Socket::Stream(stream);
         let _ = run.exchange(client).await;
+        if let Some(stream) = client.socket.stream() {
+            stream.let_finish().await;
+        }
     } else {
         text.truncate(text.len() - 2);
         text.extend_from_slice(b"connection: close\r\n\r\n");

@@ -10,6 +10,7 @@
 //! fragments and dot segments in the path, and heads that are too long. Each refusal carries its status and its counter.
 
 use super::names::{Kind, classify};
+use super::scan;
 use memchr::memchr_iter;
 use std::mem::MaybeUninit;
 
@@ -125,10 +126,11 @@ pub enum Refusal {
     TrailerTooLong,
     BodyTooLong,
     ExpectUnknown,
+    HostMismatch,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Syntax,
         Self::BareLineFeed,
         Self::Version,
@@ -153,6 +155,7 @@ impl Refusal {
         Self::TrailerTooLong,
         Self::BodyTooLong,
         Self::ExpectUnknown,
+        Self::HostMismatch,
     ];
 
     /// What a client is told. (What a server sent that we refuse is always a 502 to the client.)
@@ -195,6 +198,7 @@ impl Refusal {
             Self::TrailerTooLong => "trailer-too-long",
             Self::BodyTooLong => "body-too-long",
             Self::ExpectUnknown => "expect-unknown",
+            Self::HostMismatch => "host-mismatch",
         }
     }
 }
@@ -218,12 +222,14 @@ impl Default for HeadLimits {
 pub const HEADERS_MAX: usize = 128;
 
 /// A request's head, as places in the buffer. Made once for a connection's worker and filled again for each request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: Method,
     pub method_text: Span,
     /// The path and the query, as they will be sent on. Absolute targets lose their scheme and authority here.
     pub target: Span,
+    /// Bytes of the target before its query.
+    pub path_len: u32,
     /// Of the absolute target, else of the `Host` line; empty for HTTP/1.0 without one.
     pub host: Span,
     pub minor: u8,
@@ -266,17 +272,16 @@ impl RequestHead {
     /// The path without its query.
     pub fn path<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
         let target = self.target.get(buffer);
-        &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
+        &target[..(self.path_len as usize).min(target.len())]
     }
 
     pub fn query<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
-        let target = self.target.get(buffer);
-        memchr::memchr(b'?', target).map_or(&[][..], |at| &target[at + 1..])
+        self.target.get(buffer).get(self.path_len as usize + 1..).unwrap_or_default()
     }
 }
 
 /// A response's head, as places in the buffer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     pub status: u16,
     pub reason: Span,
@@ -317,7 +322,7 @@ pub enum Progress {
 
 /// What the header lines say about the connection and the body, gathered in one pass.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -336,6 +341,38 @@ struct Gathered {
 
 /// Reads a request's head from the start of `buffer`. On `Complete`, `head.len` bytes belong to it.
 pub fn parse_request(
+    buffer: &[u8],
+    limits: &HeadLimits,
+    head: &mut RequestHead,
+) -> Result<Progress, Refusal> {
+    let window = &buffer[..buffer.len().min(limits.bytes)];
+    if let Some(line) = scan::request_line(window)
+        && line.target.len() <= limits.target_bytes
+    {
+        let mut gathered = Gathered::default();
+        if let Some(len) = scan::lines(window, line.end, limits, &mut head.lines, &mut gathered) {
+            let window = &window[..len];
+            head.method_text = line.method;
+            head.method = Method::parse(line.method.get(window));
+            head.minor = line.minor;
+            head.len = len;
+            head.host = host(&gathered, line.minor)?;
+            head.target = line.target;
+            head.path_len = line.path_len;
+            if head.method == Method::Connect {
+                return Err(Refusal::MethodUnsupported);
+            }
+            if line.has_dots && has_dot_segments(head.path(window)) {
+                return Err(Refusal::DotSegments);
+            }
+            return conclude_request(&gathered, window, head);
+        }
+    }
+    parse_request_slowly(buffer, limits, head)
+}
+
+/// The same for any message, with a reason for each refusal.
+pub(crate) fn parse_request_slowly(
     buffer: &[u8],
     limits: &HeadLimits,
     head: &mut RequestHead,
@@ -366,17 +403,31 @@ pub fn parse_request(
     head.minor = minor;
     head.len = len;
     let gathered = gather(request.headers, window, &mut head.lines)?;
-    head.kinds = gathered.kinds;
-    head.host = match gathered.hosts {
-        1 => gathered.host,
-        0 if minor == 0 => Span::default(),
-        0 => return Err(Refusal::HostMissing),
-        _ => return Err(Refusal::HostRepeated),
-    };
+    head.host = host(&gathered, minor)?;
     head.target = target(Span::of(path.as_bytes(), window), window, head)?;
+    conclude_request(&gathered, window, head)
+}
+
+fn host(gathered: &Gathered, minor: u8) -> Result<Span, Refusal> {
+    match gathered.hosts {
+        1 => Ok(gathered.host),
+        0 if minor == 0 => Ok(Span::default()),
+        0 => Err(Refusal::HostMissing),
+        _ => Err(Refusal::HostRepeated),
+    }
+}
+
+/// What all lines together mean, once the first of them and the host are known.
+fn conclude_request(gathered: &Gathered, window: &[u8], head: &mut RequestHead) -> Result<Progress, Refusal> {
+    let minor = head.minor;
     if !host_is_valid(head.host.get(window)) {
         return Err(Refusal::HostSyntax);
     }
+    // The standard lets the target win. Whoever stands in front of us may have gone by the other.
+    if head.host != gathered.host && gathered.hosts == 1 && !is_same_host(head.host, gathered.host, window) {
+        return Err(Refusal::HostMismatch);
+    }
+    head.kinds = gathered.kinds;
     head.framing = match (gathered.length, gathered.chunked) {
         (Some(_), true) => return Err(Refusal::LengthAndCoding),
         (None, true) if minor == 0 => return Err(Refusal::CodingInHttp10),
@@ -409,6 +460,27 @@ pub fn parse_response(
     to: Method,
     head: &mut ResponseHead,
 ) -> Result<Progress, Refusal> {
+    let window = &buffer[..buffer.len().min(limits.bytes)];
+    if let Some(line) = scan::status_line(window) {
+        let mut gathered = Gathered::default();
+        if let Some(len) = scan::lines(window, line.end, limits, &mut head.lines, &mut gathered) {
+            head.status = line.status;
+            head.reason = line.reason;
+            head.minor = line.minor;
+            head.len = len;
+            return conclude_response(&gathered, &window[..len], to, head);
+        }
+    }
+    parse_response_slowly(buffer, limits, to, head)
+}
+
+/// The same for any message, with a reason for each refusal.
+pub(crate) fn parse_response_slowly(
+    buffer: &[u8],
+    limits: &HeadLimits,
+    to: Method,
+    head: &mut ResponseHead,
+) -> Result<Progress, Refusal> {
     let mut uninit = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let window = &buffer[..buffer.len().min(limits.bytes)];
@@ -434,6 +506,16 @@ pub fn parse_response(
     head.minor = minor;
     head.len = len;
     let gathered = gather(response.headers, window, &mut head.lines)?;
+    conclude_response(&gathered, window, to, head)
+}
+
+fn conclude_response(
+    gathered: &Gathered,
+    window: &[u8],
+    to: Method,
+    head: &mut ResponseHead,
+) -> Result<Progress, Refusal> {
+    let (status, minor) = (head.status, head.minor);
     head.kinds = gathered.kinds;
     let bodiless = to == Method::Head || status < 200 || status == 204 || status == 304;
     head.framing = match (gathered.length, gathered.chunked) {
@@ -526,67 +608,72 @@ fn gather(
             before.end = name.start;
         }
         lines.push(Line { kind, name, value, end: window.len() as u32 - 2 });
-        if kind == Kind::Other {
-            continue;
+        if kind != Kind::Other {
+            seen.note(kind, header.value, value)?;
         }
-        let repeated = seen.kinds & (1 << kind as u64) != 0;
-        seen.kinds |= 1 << kind as u64;
+    }
+    Ok(seen)
+}
+
+impl Gathered {
+    /// Takes in one line that means something to us.
+    pub(super) fn note(&mut self, kind: Kind, text: &[u8], value: Span) -> Result<(), Refusal> {
+        let repeated = self.kinds & (1 << kind as u64) != 0;
+        self.kinds |= 1 << kind as u64;
         match kind {
             Kind::Host => {
-                seen.hosts += 1;
-                seen.host = value;
+                self.hosts += 1;
+                self.host = value;
             }
             Kind::ContentLength => {
                 if repeated {
                     return Err(Refusal::LengthRepeated);
                 }
-                seen.length = Some(content_length(header.value)?);
+                self.length = Some(content_length(text)?);
             }
             Kind::TransferEncoding => {
                 if repeated {
                     return Err(Refusal::CodingRepeated);
                 }
-                if !header.value.eq_ignore_ascii_case(b"chunked") {
+                if !text.eq_ignore_ascii_case(b"chunked") {
                     return Err(Refusal::CodingUnknown);
                 }
-                seen.chunked = true;
+                self.chunked = true;
             }
+            // What nearly everybody says, if anything.
+            Kind::Connection if text == b"keep-alive" => self.keep_alive = true,
             Kind::Connection => {
-                for token in tokens(header.value) {
+                for token in tokens(text) {
                     match token.len() {
-                        5 if token.eq_ignore_ascii_case(b"close") => seen.close = true,
-                        10 if token.eq_ignore_ascii_case(b"keep-alive") => seen.keep_alive = true,
-                        7 if token.eq_ignore_ascii_case(b"upgrade") => seen.upgrade_token = true,
-                        2 if token.eq_ignore_ascii_case(b"te") => seen.te_token = true,
-                        _ => seen.nominated = true,
+                        5 if token.eq_ignore_ascii_case(b"close") => self.close = true,
+                        10 if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                        7 if token.eq_ignore_ascii_case(b"upgrade") => self.upgrade_token = true,
+                        2 if token.eq_ignore_ascii_case(b"te") => self.te_token = true,
+                        _ => self.nominated = true,
                     }
                 }
             }
             Kind::Te => {
-                seen.trailers |= tokens(header.value).any(|token| token.eq_ignore_ascii_case(b"trailers"))
+                self.trailers |= tokens(text).any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
-            Kind::Upgrade => seen.upgrade_to = Some(value),
-            Kind::Expect => {
-                seen.expect = Some(header.value.eq_ignore_ascii_case(b"100-continue") && !repeated)
-            }
+            Kind::Upgrade => self.upgrade_to = Some(value),
+            Kind::Expect => self.expect = Some(text.eq_ignore_ascii_case(b"100-continue") && !repeated),
             Kind::KeepAlive => {
-                seen.keep_alive_secs = tokens(header.value)
+                self.keep_alive_secs = tokens(text)
                     .find_map(|token| token.strip_prefix(b"timeout="))
                     .and_then(decimal)
                     .and_then(|secs| u32::try_from(secs).ok());
             }
             _ => {}
         }
+        Ok(())
     }
-    Ok(seen)
 }
 
 /// `chunked` beside a doubled or signed length is the classic; so a length is digits, few enough, and nothing else.
 fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    if value.contains(&b',') {
-        return Err(Refusal::LengthRepeated);
-    }
-    decimal(value).ok_or(Refusal::LengthSyntax)
+    let several = || value.contains(&b',');
+    decimal(value).ok_or_else(|| if several() { Refusal::LengthRepeated } else { Refusal::LengthSyntax })
 }
 
 /// Digits only: no sign, no space, nothing that does not fit.
@@ -594,9 +681,10 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 {
         return None;
     }
+    // Nineteen digits always fit.
     digits.iter().try_fold(0u64, |sum, digit| {
         let digit = digit.wrapping_sub(b'0');
-        (digit < 10).then(|| sum.checked_mul(10)?.checked_add(u64::from(digit)))?
+        (digit < 10).then_some(sum * 10 + u64::from(digit))
     })
 }
 
@@ -630,6 +718,15 @@ fn nominate(lines: &mut [Line], window: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The same authority, whether or not it names the port that is meant anyway.
+fn is_same_host(one: Span, other: Span, window: &[u8]) -> bool {
+    let bare = |span: Span| {
+        let host = span.get(window);
+        host.strip_suffix(b":80").unwrap_or(host)
+    };
+    bare(one).eq_ignore_ascii_case(bare(other))
+}
+
 /// The part of the target that is sent on. An absolute target's authority becomes the host (RFC 9112, 3.2.2).
 fn target(span: Span, window: &[u8], head: &mut RequestHead) -> Result<Span, Refusal> {
     let text = span.get(window);
@@ -642,7 +739,10 @@ fn target(span: Span, window: &[u8], head: &mut RequestHead) -> Result<Span, Ref
     let mut path = span;
     match text.first() {
         Some(b'/') => {}
-        Some(b'*') if text.len() == 1 && head.method == Method::Options => return Ok(span),
+        Some(b'*') if text.len() == 1 && head.method == Method::Options => {
+            head.path_len = 1;
+            return Ok(span);
+        }
         _ => {
             let scheme = if text.len() >= 7 && text[..7].eq_ignore_ascii_case(b"http://") {
                 7
@@ -662,8 +762,9 @@ fn target(span: Span, window: &[u8], head: &mut RequestHead) -> Result<Span, Ref
         }
     }
     let text = path.get(window);
-    let only_path = &text[..memchr::memchr(b'?', text).unwrap_or(text.len())];
-    if has_dot_segments(only_path) {
+    let path_len = memchr::memchr(b'?', text).unwrap_or(text.len());
+    head.path_len = path_len as u32;
+    if has_dot_segments(&text[..path_len]) {
         return Err(Refusal::DotSegments);
     }
     Ok(path)
@@ -710,5 +811,18 @@ fn host_is_valid(host: &[u8]) -> bool {
         }
         table
     };
-    host.iter().all(|byte| HOST[usize::from(*byte)])
+    host.iter().all(|byte| HOST[usize::from(*byte)]) && has_valid_port(host)
+}
+
+/// No port, or digits behind a name. An address of IPv6 has colons of its own, in brackets.
+fn has_valid_port(host: &[u8]) -> bool {
+    let bracketed = host.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
+    match host[bracketed..].iter().position(|byte| *byte == b':') {
+        None => bracketed == 0 || bracketed == host.len(),
+        Some(at) => {
+            let (name, port) = (&host[..bracketed + at], &host[bracketed + at + 1..]);
+            let alone = bracketed == 0 || at == 0;
+            alone && !name.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+        }
+    }
 }

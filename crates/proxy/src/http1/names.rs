@@ -172,6 +172,49 @@ pub fn classify(name: &[u8]) -> Kind {
     Kind::Other
 }
 
+/// The same for a name without control characters: capitals are folded eight at once.
+#[inline]
+pub(super) fn classify_token(name: &[u8]) -> Kind {
+    let Some(first) = name.first() else { return Kind::Other };
+    if name.len() >= LENGTHS {
+        return Kind::Other;
+    }
+    let mut row = INDEX[name.len()][usize::from(*first & 31)] as usize;
+    while let Some((known, kind)) = NAMES.get(row) {
+        if known.len() != name.len() {
+            break;
+        }
+        if folds_to(name, known.as_bytes()) {
+            return *kind;
+        }
+        row += 1;
+    }
+    Kind::Other
+}
+
+/// Setting one bit makes a capital small and leaves digits and dashes alone. But for control characters nothing else
+/// becomes one of those.
+#[inline]
+fn folds_to(name: &[u8], known: &[u8]) -> bool {
+    const FOLD: u64 = 0x2020_2020_2020_2020;
+    let eight = |bytes: &[u8], at: usize| {
+        let eight = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok());
+        eight.map_or(0, u64::from_ne_bytes)
+    };
+    let Some(last) = name.len().checked_sub(8) else {
+        return name.iter().zip(known).all(|(byte, known)| byte | 0x20 == *known);
+    };
+    let mut at = 0;
+    while at < last {
+        if eight(name, at) | FOLD != eight(known, at) {
+            return false;
+        }
+        at += 8;
+    }
+    // The last eight, which may have been looked at in part.
+    eight(name, last) | FOLD == eight(known, last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,10 +224,23 @@ mod tests {
         for (name, kind) in NAMES {
             assert_eq!(classify(name.as_bytes()), *kind, "{name}");
             assert_eq!(classify(name.to_ascii_uppercase().as_bytes()), *kind, "{name}");
+            assert_eq!(classify_token(name.to_ascii_uppercase().as_bytes()), *kind, "{name}");
+            assert_eq!(classify_token(name.as_bytes()), *kind, "{name}");
+            assert_eq!(classify_token(format!("{name}x").as_bytes()), Kind::Other, "{name}");
             assert_eq!(classify(format!("{name}x").as_bytes()), Kind::Other, "{name}");
         }
         for name in ["", "x", "accept", "hosts", "hose", "content-lengthy", "\u{e9}"] {
             assert_eq!(classify(name.as_bytes()), Kind::Other, "{name}");
+        }
+        // No other character may pass for one of a name.
+        for (name, kind) in NAMES {
+            for at in 0..name.len() {
+                for byte in 0x20..=0xFF {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = byte;
+                    assert_eq!(classify_token(&other), classify(&other), "{name} {kind:?} {at} {byte}");
+                }
+            }
         }
     }
 

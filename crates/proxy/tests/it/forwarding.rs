@@ -1,6 +1,6 @@
 //! What goes in comes out: methods, bodies, framings, heads.
 
-use crate::support::{Client, answering, config, counter, ok, start, upstream, with_route};
+use crate::support::{Client, answering, config, counter, ok, read_message, start, upstream, with_route};
 use proxy::config::{AbortKind, FaultAbort, FaultDelay, HeaderEdit, PathEdit, PathMatch};
 use std::io::{Read, Write};
 use units::{Nanos, Percent};
@@ -76,7 +76,7 @@ fn bodies_of_every_size_and_framing_arrive_whole() {
 fn replies_of_every_framing_reach_clients_of_both_versions() {
     let by_path = upstream(|_, mut stream| {
         let mut left = Vec::new();
-        while let Some(request) = crate::support::read_message(&mut stream, &mut left, true) {
+        while let Some(request) = read_message(&mut stream, &mut left, true) {
             let path = request.first.split(' ').nth(1).unwrap_or_default().to_owned();
             let reply: &[u8] = match path.as_str() {
                 "/chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nx-sum: 7\r\n\r\n",
@@ -161,7 +161,7 @@ fn heads_say_who_where_and_until_when() {
 fn a_client_that_waits_is_told_to_continue() {
     let echo = upstream(|_, mut stream| {
         let mut left = Vec::new();
-        let head = crate::support::read_message(&mut stream, &mut left, false).expect("a head");
+        let head = read_message(&mut stream, &mut left, false).expect("a head");
         assert_eq!(head.get("expect"), Some("100-continue"));
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
         let mut body = [0; 5];
@@ -179,7 +179,7 @@ fn a_client_that_waits_is_told_to_continue() {
 fn a_connection_may_change_its_protocol() {
     let echo = upstream(|_, mut stream| {
         let mut left = Vec::new();
-        let head = crate::support::read_message(&mut stream, &mut left, false).expect("a head");
+        let head = read_message(&mut stream, &mut left, false).expect("a head");
         assert_eq!(head.get("upgrade"), Some("websocket"));
         let reply =
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nhi!";
@@ -221,7 +221,7 @@ fn a_client_that_ended_its_side_still_gets_its_reply() {
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let early = upstream(|_, mut stream| {
         let mut left = Vec::new();
-        crate::support::read_message(&mut stream, &mut left, false);
+        read_message(&mut stream, &mut left, false);
         let _ = stream.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\n\r\nbig!");
         let mut sink = [0; 4096];
         while stream.read(&mut sink).is_ok_and(|read| read > 0) {}
@@ -315,4 +315,47 @@ fn our_own_replies_keep_the_connection() {
         let length = reply.get("content-length").expect("a length");
         assert_eq!(length, reply.body.len().to_string(), "without zeros in front");
     }
+}
+
+#[test]
+fn a_body_before_another_protocol_is_sent_once() {
+    let address = upstream(|_, mut stream| {
+        let mut left = Vec::new();
+        let request = read_message(&mut stream, &mut left, true).expect("a request");
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+        let _ = stream.write_all(&[&switch[..], b"had ", &request.body, b", then "].concat());
+        let _ = stream.write_all(&left);
+        let _ = std::io::copy(&mut stream.try_clone().expect("a handle"), &mut stream);
+    });
+    let (_proxy, address) = start(config(&[address]));
+    let mut client = Client::new(address);
+    client.send("POST / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 3\r\n\r\nabcEARLY");
+    assert_eq!(client.read_head().status(), 101);
+    client.end();
+    let mut said = client.rest();
+    let _ = client.stream.read_to_end(&mut said);
+    assert_eq!(String::from_utf8_lossy(&said), "had abc, then EARLY");
+}
+
+#[test]
+fn what_has_no_body_announces_none_and_somebody_is_always_asked() {
+    let address = answering(|request| match request.first.split(' ').nth(1) {
+        Some("/none") => b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n".to_vec(),
+        Some(target) if target.contains("%00") => ok(target),
+        _ => ok(request.get("host").unwrap_or("nobody")),
+    });
+    let (_proxy, door) = start(config(&[address]));
+    let mut client = Client::new(door);
+    let reply = client.get("/none");
+    assert_eq!((reply.status(), reply.get("content-length")), (204, None));
+    assert_eq!(client.get("/").text(), "test", "the connection is at the next request");
+    assert_eq!(
+        client.get("/a%00b?c=%00").text(),
+        "/a%00b?c=%00",
+        "an encoded zero is three bytes like any others"
+    );
+    let same = "GET http://Test:80/x HTTP/1.1\r\nhost: test\r\n\r\n";
+    assert_eq!(client.send(same).read().text(), "Test:80", "the target's authority is the host");
+    let reply = Client::new(door).send("GET / HTTP/1.0\r\n\r\n").read();
+    assert_eq!(reply.text(), address.to_string(), "HTTP/1.0 without a host");
 }

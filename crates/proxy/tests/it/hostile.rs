@@ -45,8 +45,14 @@ fn what_two_readers_could_read_differently_is_refused() {
     check("GET / HTTP/1.1\nhost: x\n\n", 400, "bare-line-feed");
     check("GET / HTTP/1.1\r\nhost: x\na: b\r\n\r\n", 400, "bare-line-feed");
     check("GET / HTTP/1.1\r\n\r\n", 400, "host-missing");
+    check("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n", 400, "host-mismatch");
+    check("GET http://a:8080/ HTTP/1.1\r\nhost: a\r\n\r\n", 400, "host-mismatch");
     check(&get("host: y\r\n"), 400, "host-repeated");
     check("GET / HTTP/1.1\r\nhost: a b\r\n\r\n", 400, "host-syntax");
+    check("GET / HTTP/1.1\r\nhost: :a\r\n\r\n", 400, "host-syntax");
+    check("GET / HTTP/1.1\r\nhost: a:b\r\n\r\n", 400, "host-syntax");
+    check("GET / HTTP/1.1\r\nhost: a:1:2\r\n\r\n", 400, "host-syntax");
+    check("GET / HTTP/1.1\r\nhost: [::1]x\r\n\r\n", 400, "host-syntax");
     check("GET / HTTP/1.1\r\nhost: a/b\r\n\r\n", 400, "host-syntax");
     check("GET  / HTTP/1.1\r\nhost: x\r\n\r\n", 400, "syntax");
     check("GET / HTTP/2.0\r\nhost: x\r\n\r\n", 505, "version");

@@ -20,10 +20,10 @@ fn has(program: &str) -> bool {
 }
 
 /// A peer's process and its folder, gone when dropped.
-struct Peer {
+pub struct Peer {
     child: Child,
     folder: PathBuf,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Drop for Peer {
@@ -40,7 +40,7 @@ fn free_address() -> SocketAddr {
 }
 
 /// Starts a peer that is to listen on a free port, with `file` as its configuration.
-fn peer(program: &str, file: impl Fn(SocketAddr, &Path) -> String, words: &[&str]) -> Option<Peer> {
+pub fn peer(program: &str, file: impl Fn(SocketAddr, &Path) -> String, words: &[&str]) -> Option<Peer> {
     if !has(program) {
         return None;
     }
@@ -56,7 +56,7 @@ fn peer(program: &str, file: impl Fn(SocketAddr, &Path) -> String, words: &[&str
     Some(peer)
 }
 
-fn nginx() -> Option<Peer> {
+pub fn nginx() -> Option<Peer> {
     let file = |address: SocketAddr, folder: &Path| {
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|it| format!("{it}_temp_path {}/{it};\n", folder.display()))

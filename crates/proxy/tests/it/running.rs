@@ -76,11 +76,13 @@ fn the_admin_door_answers() {
     let get = |path: &str| Client::new(admin).get(path);
     assert_eq!(get("/healthz").status(), 200);
     assert_eq!(get("/readyz").status(), 200);
-    assert!(get("/stats").text().contains("isobar_edge_requests_total{edge=\"edge->api\",class=\"2xx\"} 1"));
+    eventually("it is counted", || {
+        get("/stats").text().contains("isobar_edge_requests_total{edge=\"edge->api\",class=\"2xx\"} 1")
+    });
     assert!(
         get("/stats?format=json").text().contains("\"edge\":\"edge->api\",\"none\":0,\"1xx\":0,\"2xx\":1")
     );
-    assert!(get("/config").text().contains("generation: 1"));
+    assert!(get("/config").text().contains("\"generation\":1"));
     assert!(get("/endpoints").text().contains("\"health\":\"healthy\""));
     assert_eq!(get("/nowhere").status(), 404);
     let events = proxy.events(16);
@@ -88,5 +90,26 @@ fn the_admin_door_answers() {
     let event = events.recv_timeout(crate::support::PATIENCE).expect("an event");
     assert_eq!((event.path(), event.status, event.attempts), ("/seen", 200, 1));
     assert_eq!(Client::new(admin).send("POST /drain HTTP/1.1\r\nhost: x\r\n\r\n").read().status(), 202);
+    eventually("the workers end", || proxy.is_drained());
+}
+
+#[test]
+fn who_asks_in_the_moment_of_a_drain_is_answered() {
+    let (proxy, address) = start(config(&[answering(|_| ok("fine"))]));
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::new(address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    // These have only knocked.
+    clients.extend((0..30).map(|_| Client::new(address)));
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    proxy.drain();
+    for client in &mut clients {
+        let reply = client.read();
+        assert_eq!(reply.status(), 200);
+        assert!(client.is_closed());
+    }
     eventually("the workers end", || proxy.is_drained());
 }

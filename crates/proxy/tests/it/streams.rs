@@ -23,7 +23,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
@@ -41,7 +41,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// `GET / http test` and more.
-fn get(more: &[(&str, &str)]) -> Vec<u8> {
+pub fn get(more: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x84];
     block.extend(field(":authority", "test"));
     more.iter().for_each(|(name, value)| block.extend(field(name, value)));
@@ -49,10 +49,10 @@ fn get(more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A client that writes frames by hand.
-struct Raw(TcpStream);
+pub struct Raw(pub TcpStream);
 
 impl Raw {
-    fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).expect("the proxy listens");
         stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a time-out");
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
@@ -61,11 +61,11 @@ impl Raw {
     }
 
     /// The proxy may hang up in the middle of it.
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    pub fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).ok()?;
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -107,7 +107,7 @@ impl Raw {
     }
 }
 
-fn http2(upstream: SocketAddr) -> Config {
+pub fn http2(upstream: SocketAddr) -> Config {
     let mut config = config(&[upstream]);
     let mut service = Service::http1("api", &[upstream]);
     service.protocol = Protocol::Http2;
@@ -115,16 +115,16 @@ fn http2(upstream: SocketAddr) -> Config {
     config
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(crate::support::PATIENCE, future).await.expect("in time") })
 }
 
-type Asked = (Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+pub type Asked = (Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
 
 /// An upstream of HTTP/2: `serve` gets each stream with the number of its connection.
-fn upstream<F>(streams: u32, serve: impl Fn(usize, Asked) -> F + Send + 'static) -> SocketAddr
+pub fn upstream<F>(streams: u32, serve: impl Fn(usize, Asked) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + 'static,
 {
@@ -162,7 +162,7 @@ where
     address
 }
 
-async fn read(mut body: h2::RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+pub async fn read(mut body: h2::RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;
@@ -173,7 +173,7 @@ async fn read(mut body: h2::RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), 
 }
 
 /// Sends data as there is room. False if the stream ended meanwhile.
-async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool) -> bool {
+pub async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool) -> bool {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return false };
@@ -185,7 +185,7 @@ async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool) ->
     true
 }
 
-async fn client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
+pub async fn client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("the proxy listens");
     let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(async move {
@@ -194,7 +194,7 @@ async fn client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     send
 }
 
-fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Request<()> {
+pub fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Request<()> {
     let mut request = Request::builder().method(method).uri(format!("http://test{path}"));
     for (name, value) in more {
         request = request.header(*name, *value);
@@ -202,7 +202,7 @@ fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Request<()> {
     request.body(()).expect("a request")
 }
 
-async fn ask(sender: &h2::client::SendRequest<Bytes>, path: &str) -> Result<(u16, String), h2::Error> {
+pub async fn ask(sender: &h2::client::SendRequest<Bytes>, path: &str) -> Result<(u16, String), h2::Error> {
     let mut sender = sender.clone().ready().await?;
     let (response, _) = sender.send_request(request("GET", path, &[]), true)?;
     let response = response.await?;
@@ -278,6 +278,11 @@ fn frames_that_break_a_rule_end_the_stream_or_the_connection() {
     check("stream zero", open(0, &[]), "goaway 1");
     check("data nobody opened", frame(DATA, 0, 5, b"x"), "goaway 1");
     check("a reset nobody opened", frame(RST_STREAM, 0, 5, &[0; 4]), "goaway 1");
+    check("a priority of nobody's", frame(2, 0, 0, &[0; 5]), "goaway 1");
+    check("a short priority", frame(2, 0, 1, &[0; 4]), "goaway 6");
+    check("a goodbye on a stream", frame(GOAWAY, 0, 1, &[0; 8]), "goaway 1");
+    check("a stream left out", [open(5, &[]), open(3, &[])].concat(), "goaway 1");
+    check("data for a stream left out", [open(5, &[]), frame(DATA, 0, 3, b"x")].concat(), "goaway 1");
     check("no step", frame(WINDOW_UPDATE, 0, 0, &[0; 4]), "goaway 1");
     check("too wide a window", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), "goaway 3");
     check("too large a frame", frame(DATA, 0, 1, &vec![0; 16_385]), "goaway 6");
@@ -650,4 +655,35 @@ fn a_drain_lets_streams_end_and_says_goodbye() {
     gate.add_permits(1);
     calling.join().expect("its call ended well");
     eventually("all workers ended", || proxy.is_drained());
+}
+
+/// An answer that comes before the request is whole is not followed by a reset while the rest may still come.
+#[test]
+fn an_early_answer_waits_for_the_end_of_its_request() {
+    let early = || {
+        crate::support::upstream(|_, mut stream| {
+            let mut left = Vec::new();
+            while crate::support::read_message(&mut stream, &mut left, false).is_some() {
+                if stream.write_all(&ok("early")).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    let early_streams = upstream(100, |_, (_request, respond)| async move { reply("early")(respond) });
+    for config in [config(&[early()]), http2(early_streams)] {
+        let (proxy, address) = start(config);
+        let mut raw = Raw::new(address);
+        raw.send(&frame(HEADERS, END_HEADERS, 1, &get(&[("content-length", "3")])));
+        assert_eq!(raw.verdict(), "end 1 200");
+        raw.send(&frame(DATA, END_STREAM, 1, b"abc"));
+        // What follows on the stream would be seen before the answer to this.
+        raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &get(&[])));
+        assert_eq!(raw.verdict(), "end 3 200");
+        // One that never ends is reset in the end, without blame.
+        raw.send(&frame(HEADERS, END_HEADERS, 5, &get(&[("content-length", "3")])));
+        assert_eq!(raw.verdict(), "end 5 200");
+        assert_eq!(raw.verdict(), "reset 5 0");
+        is_quiet(&proxy);
+    }
 }

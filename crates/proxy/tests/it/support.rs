@@ -183,6 +183,11 @@ impl Client {
         read_message(&mut self.stream, &mut self.left, false).expect("a reply")
     }
 
+    /// What was read beyond the last message.
+    pub fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.left)
+    }
+
     pub fn try_read(&mut self) -> Option<Message> {
         read_message(&mut self.stream, &mut self.left, true)
     }

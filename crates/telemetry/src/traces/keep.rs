@@ -5,8 +5,10 @@
 //! the slowest of its edge is kept; of the rest a uniform share. Each kept trace says why and how many it stands for, so
 //! that counts can be scaled back.
 
-use crate::span::{Span, SpanKind, tag};
-use std::collections::HashMap;
+use super::Map;
+use crate::ids::TraceId;
+use crate::report::Report;
+use crate::span::{SpanKind, tag};
 use units::Nanos;
 
 /// Reasons, as bits.
@@ -48,13 +50,13 @@ impl Reasons {
     }
 
     /// What one span alone is reason enough for.
-    pub fn of(span: &Span) -> Self {
+    pub fn of(span: &impl Report) -> Self {
         let mut reasons = Self::default();
-        if span.debug {
+        if span.head().debug {
             reasons = reasons.with(Self::DEBUG);
         }
-        for (key, value) in &span.tags {
-            let reason = match &**key {
+        for (key, value) in span.tags() {
+            let reason = match key {
                 tag::ERROR => Self::ERROR,
                 tag::RETRY_REASON | tag::HEDGE => Self::RETRY,
                 tag::ATTEMPT if value.int().is_some_and(|attempt| attempt > 1) => Self::RETRY,
@@ -95,13 +97,13 @@ pub(super) struct Slowest {
     settings: KeepSettings,
     window_ends: Nanos,
     /// Ascending, at most `slowest` of them.
-    edges: HashMap<Edge, Vec<Nanos>>,
+    edges: Map<Edge, Vec<Nanos>>,
     pub(super) untracked: u64,
 }
 
 impl Slowest {
     pub(super) fn new(settings: KeepSettings) -> Self {
-        Self { settings, window_ends: Nanos::ZERO, edges: HashMap::new(), untracked: 0 }
+        Self { settings, window_ends: Nanos::ZERO, edges: Map::default(), untracked: 0 }
     }
 
     /// Whether a call of this duration is among the slowest of its edge so far; if so it takes its place.
@@ -135,7 +137,8 @@ impl Slowest {
 }
 
 /// Whether a trace falls into the uniform share. By its id, so that every store decides alike.
-pub(super) fn in_share(low: u64, share: f64) -> bool {
+pub fn in_share(id: TraceId, share: f64) -> bool {
+    let low = id.low();
     // Ids are random, but a client's generator may leave high bits zero: mix before comparing.
     let mixed = (low ^ low >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     share >= 1.0 || (mixed as f64) < share * u64::MAX as f64
@@ -144,7 +147,8 @@ pub(super) fn in_share(low: u64, share: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{SpanId, TraceId};
+    use crate::ids::SpanId;
+    use crate::span::Span;
 
     #[test]
     fn spans_say_why_they_matter() {
@@ -183,8 +187,9 @@ mod tests {
 
     #[test]
     fn the_share_is_uniform_even_over_counting_ids() {
-        let kept = (1..100_000u64).filter(|id| in_share(*id, 0.1)).count();
+        let share_of = |id: u64, share| in_share(TraceId::new(u128::from(id)).unwrap(), share);
+        let kept = (1..100_000u64).filter(|id| share_of(*id, 0.1)).count();
         assert!((9_000..11_000).contains(&kept), "{kept}");
-        assert!(in_share(5, 1.0) && !in_share(5, 0.0));
+        assert!(share_of(5, 1.0) && !share_of(5, 0.0));
     }
 }

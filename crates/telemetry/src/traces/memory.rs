@@ -7,12 +7,14 @@
 
 use super::keep::{Reasons, Slowest, in_share};
 use super::names::{NameId, Names};
+use super::outline::{self, Outline};
 use super::query::moment;
-use super::{Added, KeepSettings, Order, TraceQuery, TraceStore, codec};
+use super::{Added, KeepSettings, Map, Order, TraceQuery, TraceStore, codec};
 use crate::ids::TraceId;
+use crate::report::Report;
 use crate::span::{Span, SpanKind, lower};
 use crate::tree::{Link, Linker};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use units::Nanos;
 
 #[derive(Clone, Debug)]
@@ -137,7 +139,7 @@ struct Known {
 
 #[derive(Debug, Default)]
 struct MinuteLinks {
-    counts: HashMap<(NameId, NameId), (u64, u64)>,
+    counts: Map<(NameId, NameId), (u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -146,29 +148,61 @@ pub struct MemoryTraces {
     names: Names,
     slots: Vec<Option<Entry>>,
     free: Vec<Slot>,
-    by_low_id: HashMap<u64, Slot>,
+    by_low_id: Map<u64, Slot>,
     by_moment: BTreeSet<(Nanos, Slot)>,
     /// Oldest first; a place whose sequence no longer fits its slot is skipped.
     by_arrival: VecDeque<(Slot, u64)>,
     undecided: VecDeque<(Slot, u64)>,
     slowest: Slowest,
     /// Ids decided against, so that stragglers do not start them again.
-    not_kept: HashMap<TraceId, u64>,
+    not_kept: Map<TraceId, u64>,
     not_kept_order: VecDeque<(TraceId, u64)>,
+    speakers: HashSet<Box<str>>,
     known: BTreeMap<Box<str>, Known>,
-    completions: BTreeMap<(Box<str>, Box<str>), Nanos>,
+    known_bytes: usize,
+    /// Names that are not offered because too many are.
+    known_refused: u64,
+    /// Values by key.
+    completions: BTreeMap<Box<str>, BTreeMap<Box<str>, Nanos>>,
+    completions_len: usize,
+    /// Service, span and remote service that were learnt lately, so that a span which says nothing new costs nothing.
+    learnt: Map<[Option<NameId>; 3], Nanos>,
     gone_links: BTreeMap<u64, MinuteLinks>,
+    /// Pairs in all minutes.
+    gone_len: usize,
     bytes: usize,
     next_sequence: u64,
     next_sweep: Nanos,
+    /// Scratch for the trace that is being decided.
+    sketch: Vec<Outline>,
     usage: Usage,
 }
 
+/// Names seen again are written down again only after this long: they live for hours.
+const LEARNT_FOR: Nanos = Nanos::from_secs(20);
+/// More are learnt anew.
+const LEARNT_MAX: usize = 50_000;
 /// Decisions remembered: at 10,000 traces a second, some seconds of them.
 const NOT_KEPT_MAX: usize = 65_536;
+/// Room for a first span or two, so that small traces grow once at most; what is left over is given back when a trace
+/// is kept.
+const BLOB_BYTES: usize = 256;
+/// What a name that is offered costs beside its text: its place in a tree, and when it was seen.
+const OFFERED_BYTES: usize = 48;
+/// Longer values of tags are not offered for completion: nobody chooses among them.
+const COMPLETED_BYTES_MAX: usize = 200;
+/// Pairs of caller and callee remembered of traces that are gone, in all minutes; then the oldest minutes go.
+const GONE_LINKS_MAX: usize = 200_000;
+/// What such a pair costs.
+const GONE_LINK_BYTES: usize = 48;
+/// Traces opened to find an alert's cause: while something fails, it is among the newest.
+const CAUSES_OPENED_MAX: usize = 5_000;
 /// Services offered by the read API; the names of more are still found by those who know them.
 const SERVICES_MAX: usize = 10_000;
 const MINUTE: u64 = 60_000_000_000;
+
+/// Services that send spans, remembered by name: more than a system has.
+const SPEAKERS_MAX: usize = 10_000;
 
 impl MemoryTraces {
     pub fn new(settings: TraceSettings) -> Self {
@@ -178,15 +212,22 @@ impl MemoryTraces {
             slowest: Slowest::new(settings.keep),
             slots: Vec::new(),
             free: Vec::new(),
-            by_low_id: HashMap::new(),
+            by_low_id: Map::default(),
             by_moment: BTreeSet::new(),
             by_arrival: VecDeque::new(),
             undecided: VecDeque::new(),
-            not_kept: HashMap::new(),
+            not_kept: Map::default(),
             not_kept_order: VecDeque::new(),
+            speakers: HashSet::new(),
             known: BTreeMap::new(),
+            known_bytes: 0,
+            known_refused: 0,
             completions: BTreeMap::new(),
+            completions_len: 0,
+            learnt: Map::default(),
+            sketch: Vec::new(),
             gone_links: BTreeMap::new(),
+            gone_len: 0,
             bytes: 0,
             next_sequence: 0,
             next_sweep: Nanos::ZERO,
@@ -198,10 +239,15 @@ impl MemoryTraces {
     pub fn usage(&self) -> Usage {
         let decided = self.not_kept_order.len() * 2 * size_of::<(TraceId, u64)>();
         Usage {
-            bytes: self.bytes + self.names.bytes() + self.slowest.bytes() + decided,
+            bytes: self.bytes
+                + self.names.bytes()
+                + self.slowest.bytes()
+                + decided
+                + self.known_bytes
+                + self.gone_len * GONE_LINK_BYTES,
             traces: self.by_arrival_len(),
             undecided: self.undecided.len(),
-            names_refused: self.names.refused,
+            names_refused: self.names.refused + self.known_refused,
             ..self.usage
         }
     }
@@ -217,19 +263,32 @@ impl MemoryTraces {
     }
 
     /// Whether a trace can be read.
+    /// Services that have sent spans themselves, and not only through a proxy's reports.
+    pub fn speakers(&self) -> &HashSet<Box<str>> {
+        &self.speakers
+    }
+
     pub fn holds(&self, id: TraceId) -> bool {
         self.find(id).is_some()
     }
 
-    /// Ids of the newest traces that failed in a service: what an alert shows as its cause.
-    pub fn failures(&self, service: &str, since: Nanos, limit: usize) -> Vec<TraceId> {
-        let Some(service) = self.names.find(service) else { return Vec::new() };
+    /// Ids of the newest traces with a call of a service, or a call to it, that `is_bad`: what an alert shows as its
+    /// cause. Callers' spans count, for a service that says nothing of itself is called all the same.
+    pub fn causes(
+        &self,
+        service: &str,
+        since: Nanos,
+        limit: usize,
+        is_bad: impl Fn(&Span) -> bool,
+    ) -> Vec<TraceId> {
+        let service = lower(service);
+        let concerns = |span: &Span| span.local.service == service || span.remote.service == service;
         self.by_moment
             .range((since, 0)..)
             .rev()
             .filter_map(|(_, slot)| self.entry(*slot))
-            .filter(|entry| entry.reasons.has(Reasons::ERROR))
-            .filter(|entry| entry.services.iter().any(|(known, _)| *known == service))
+            .take(CAUSES_OPENED_MAX)
+            .filter(|entry| self.decode(entry).iter().any(|span| concerns(span) && is_bad(span)))
             .map(|entry| entry.id)
             .take(limit)
             .collect()
@@ -254,11 +313,6 @@ impl MemoryTraces {
         codec::spans(&entry.blob, &self.names, entry.id)
     }
 
-    /// Without what links do not need, which is most of it.
-    fn decode_outline(&self, entry: &Entry) -> Vec<Span> {
-        codec::outlines(&entry.blob, &self.names, entry.id)
-    }
-
     fn start_trace(&mut self, id: TraceId, now: Nanos) -> Slot {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -272,7 +326,7 @@ impl MemoryTraces {
         let next_alike = self.by_low_id.insert(id.low(), slot).unwrap_or(NO_SLOT);
         let entry = Entry {
             id,
-            blob: Vec::new(),
+            blob: Vec::with_capacity(BLOB_BYTES),
             spans: 0,
             state: State::Undecided,
             reasons: Reasons::default(),
@@ -294,7 +348,7 @@ impl MemoryTraces {
         slot
     }
 
-    fn append(&mut self, slot: Slot, span: &Span, now: Nanos, added: &mut Added) {
+    fn append(&mut self, slot: Slot, span: &impl Report, now: Nanos, added: &mut Added) {
         let Some(entry) = self.slots[slot as usize].as_mut() else { return };
         let full = entry.spans as usize >= self.settings.spans_per_trace_max
             || entry.blob.len() >= self.settings.bytes_per_trace_max;
@@ -303,27 +357,28 @@ impl MemoryTraces {
             return;
         }
         let before = entry.bytes();
-        codec::put(&mut entry.blob, &mut self.names, span);
+        let placed = codec::put(&mut entry.blob, &mut self.names, span);
+        let head = span.head();
         entry.links = None;
         entry.spans += 1;
         entry.changed = now;
         entry.reasons = entry.reasons.with(Reasons::of(span));
-        let is_root = span.parent.is_none() && !span.shared;
-        if is_root && span.duration.is_some() {
+        let is_root = head.parent.is_none() && !head.shared;
+        if is_root && head.duration.is_some() {
             entry.root_complete.get_or_insert(now);
         }
         let old_moment = entry.moment;
         if !entry.has_root_moment {
-            let of_span = moment([(is_root, span.start)].into_iter());
-            entry.has_root_moment = is_root && span.start.is_some();
+            let of_span = moment([(is_root, head.start)].into_iter());
+            entry.has_root_moment = is_root && head.start.is_some();
             entry.moment = match (entry.moment, of_span) {
                 (Some(known), Some(new)) if !entry.has_root_moment => Some(known.min(new)),
                 (known, new) => new.or(known),
             };
         }
-        if let Some(service) = span.local.service() {
-            let service = self.names.find(service).unwrap_or(UNNAMED);
-            let duration = span.duration.unwrap_or(Nanos::ZERO);
+        if !head.local.service.is_empty() {
+            let service = placed.local.unwrap_or(UNNAMED);
+            let duration = head.duration.unwrap_or(Nanos::ZERO);
             match entry.services.iter_mut().find(|(known, _)| *known == service) {
                 Some((_, longest)) => *longest = (*longest).max(duration),
                 None => entry.services.push((service, duration)),
@@ -341,30 +396,60 @@ impl MemoryTraces {
         self.bytes = self.bytes + after - before;
         added.stored += 1;
         self.usage.spans += 1;
-        self.learn(span, now);
+        let names = [placed.local, placed.name, placed.remote];
+        if self.learnt.get(&names).is_none_or(|at| now >= *at + LEARNT_FOR) {
+            if self.learnt.len() >= LEARNT_MAX {
+                self.learnt.clear();
+            }
+            self.learnt.insert(names, now);
+            self.learn_names(span, now);
+        }
+        self.learn_values(span, now);
     }
 
-    fn learn(&mut self, span: &Span, now: Nanos) {
-        if let Some(service) = span.local.service() {
-            if let Some(known) = self.known.get_mut(service) {
-                known.seen = now;
-            } else if self.known.len() < SERVICES_MAX {
-                self.known.insert(service.into(), Known { seen: now, ..Known::default() });
-            }
-            if let Some(known) = self.known.get_mut(service) {
-                let max = self.settings.span_names_per_service_max;
-                remember(&mut known.spans, &lower(&span.name), now, max);
-                remember(&mut known.remotes, &span.remote.service, now, max);
+    fn learn_names(&mut self, span: &impl Report, now: Nanos) {
+        let head = span.head();
+        let service = head.local.service;
+        if service.is_empty() || (!self.known.contains_key(service) && self.known.len() >= SERVICES_MAX) {
+            return;
+        }
+        if !self.known.contains_key(service) {
+            self.known_bytes += service.len() + OFFERED_BYTES;
+        }
+        let known = self.known.entry(service.into()).or_default();
+        known.seen = now;
+        let max = self.settings.span_names_per_service_max;
+        // A sixteenth for names that are offered: strangers may put ids into them.
+        let room = (self.settings.bytes_max / 16).saturating_sub(self.known_bytes);
+        for (names, name) in
+            [(&mut known.spans, &*lower(head.name)), (&mut known.remotes, head.remote.service)]
+        {
+            match remember(names, name, now, max, room / 2) {
+                Remembered::New => self.known_bytes += name.len() + OFFERED_BYTES,
+                Remembered::Refused => self.known_refused += 1,
+                Remembered::Known => {}
             }
         }
-        for (key, value) in &span.tags {
-            if self.settings.completed_tags.contains(key) {
-                let place = (key.clone(), value.text().into());
-                if self.completions.len() < self.settings.completions_max
-                    || self.completions.contains_key(&place)
-                {
-                    self.completions.insert(place, now);
-                }
+    }
+
+    fn learn_values(&mut self, span: &impl Report, now: Nanos) {
+        for (key, value) in span.tags() {
+            if !self.settings.completed_tags.iter().any(|it| **it == *key) {
+                continue;
+            }
+            if !self.completions.contains_key(key) {
+                self.completions.insert(key.into(), BTreeMap::new());
+            }
+            let Some(values) = self.completions.get_mut(key) else { continue };
+            let value = value.text();
+            if value.len() > COMPLETED_BYTES_MAX {
+                continue;
+            }
+            if let Some(seen) = values.get_mut(&*value) {
+                *seen = now;
+            } else if self.completions_len < self.settings.completions_max {
+                values.insert(value.into(), now);
+                self.completions_len += 1;
             }
         }
     }
@@ -394,30 +479,68 @@ impl MemoryTraces {
         Some(entry)
     }
 
-    /// Forgets a trace but not who called whom in it.
-    fn drop_trace(&mut self, slot: Slot) {
-        let Some(entry) = self.remove(slot) else { return };
+    /// Forgets a trace but not who called whom in it. `known`: as [`Self::link_counts`] found it just now.
+    fn drop_trace(&mut self, slot: Slot, known: Option<Box<[LinkCount]>>) {
+        let Some(mut entry) = self.remove(slot) else { return };
         let Some(moment) = entry.moment else { return };
-        let mut linker = Linker::default();
-        linker.add_trace(self.decode_outline(&entry));
+        let known = known.or_else(|| entry.links.take()).or_else(|| self.link_counts(&entry));
+        // Where a name has no number, calls of others are counted all the same.
+        let links = known.unwrap_or_else(|| self.tree_links(&entry).into_iter().flatten().collect());
+        for (parent, child, calls, errors) in &links {
+            self.count_gone(moment, (*parent, *child), u64::from(*calls), u64::from(*errors));
+        }
+    }
+
+    fn count_gone(&mut self, moment: Nanos, ends: (NameId, NameId), calls: u64, errors: u64) {
         let minute = self.gone_links.entry(moment.0 / MINUTE).or_default();
-        for link in linker.links() {
-            if let (Some(parent), Some(child)) = (self.names.find(&link.parent), self.names.find(&link.child))
-            {
-                let room = minute.counts.len() < self.settings.links_per_minute_max;
-                if room || minute.counts.contains_key(&(parent, child)) {
-                    let sums = minute.counts.entry((parent, child)).or_default();
-                    sums.0 += link.calls;
-                    sums.1 += link.errors;
-                }
-            }
+        if let Some(sums) = minute.counts.get_mut(&ends) {
+            *sums = (sums.0 + calls, sums.1 + errors);
+        } else if minute.counts.len() < self.settings.links_per_minute_max {
+            minute.counts.insert(ends, (calls, errors));
+            self.gone_len += 1;
+        }
+        while self.gone_len > GONE_LINKS_MAX {
+            let Some((_, oldest)) = self.gone_links.pop_first() else { break };
+            self.gone_len -= oldest.counts.len();
+        }
+    }
+
+    /// Calls that belong to no trace here, for nobody made one of them: links count them all the same.
+    pub fn count_calls(&mut self, moment: Nanos, parent: &str, child: &str, calls: u64, errors: u64) {
+        let ends = self.names.intern(&lower(parent)).zip(self.names.intern(&lower(child)));
+        if let Some(ends) = ends {
+            self.count_gone(moment, ends, calls, errors);
         }
     }
 
     /// What a trace adds to links, so that nobody has to read it again for that. `None` if a name has no number.
-    fn link_counts(&self, entry: &Entry) -> Option<Box<[LinkCount]>> {
+    fn link_counts(&mut self, entry: &Entry) -> Option<Box<[LinkCount]>> {
+        self.sketch.clear();
+        if !codec::outlines(&entry.blob, &mut self.sketch) {
+            return None;
+        }
+        self.links_of_sketch(entry)
+    }
+
+    fn links_of_sketch(&self, entry: &Entry) -> Option<Box<[LinkCount]>> {
+        let mut counts: Vec<LinkCount> = Vec::new();
+        let plain = outline::links(&self.sketch, |parent, child, failed| {
+            let errors = u32::from(failed);
+            match counts.iter_mut().find(|it| (it.0, it.1) == (parent, child)) {
+                Some(it) => (it.2, it.3) = (it.2 + 1, it.3 + errors),
+                None => counts.push((parent, child, 1, errors)),
+            }
+        });
+        if plain {
+            return Some(counts.into());
+        }
+        self.tree_links(entry).into_iter().collect()
+    }
+
+    /// The same by the trace's tree; `None` for a call between names without numbers.
+    fn tree_links(&self, entry: &Entry) -> Vec<Option<LinkCount>> {
         let mut linker = Linker::default();
-        linker.add_trace(self.decode_outline(entry));
+        linker.add_trace(self.decode(entry));
         let count = |link: Link| {
             let narrow = |count: u64| u32::try_from(count).ok();
             let names = self.names.find(&link.parent).zip(self.names.find(&link.child))?;
@@ -432,21 +555,21 @@ impl MemoryTraces {
         {
             let Some((slot, sequence)) = self.by_arrival.pop_front() else { break };
             if self.entry(slot).is_some_and(|entry| entry.sequence == sequence) {
-                self.drop_trace(slot);
+                self.drop_trace(slot, None);
                 self.usage.pushed_out += 1;
             }
         }
     }
 
-    /// Whether a trace has a call among the slowest of its edge.
-    fn is_slow(&mut self, entry: &Entry, now: Nanos) -> bool {
+    /// Whether the sketched trace has a call among the slowest of its edge.
+    fn is_slow(&mut self, now: Nanos) -> bool {
         let mut slow = false;
-        for span in self.decode_outline(entry) {
+        for span in &self.sketch {
             if let Some(duration) =
                 span.duration.filter(|_| matches!(span.kind, Some(SpanKind::Client | SpanKind::Server)))
             {
-                let id = |name: &str| self.names.find(name).unwrap_or(UNNAMED).0;
-                let edge = (id(&span.local.service), id(&span.remote.service), span.kind);
+                let id = |name: Option<NameId>| name.unwrap_or(UNNAMED).0;
+                let edge = (id(span.local), id(span.remote), span.kind);
                 slow |= self.slowest.is_among(edge, duration, now);
             }
         }
@@ -455,18 +578,22 @@ impl MemoryTraces {
 
     fn decide(&mut self, slot: Slot, now: Nanos) {
         let Some(mut entry) = self.slots[slot as usize].take() else { return };
-        if self.is_slow(&entry, now) {
+        self.sketch.clear();
+        // Names spelt out have no numbers to compare or to count by: such a trace is opened when links are asked for.
+        let sketched = codec::outlines(&entry.blob, &mut self.sketch);
+        if self.is_slow(now) {
             entry.reasons = entry.reasons.with(Reasons::SLOW);
         }
         let share = self.settings.keep.share;
-        if entry.reasons.is_empty() && in_share(entry.id.low(), share) {
+        if entry.reasons.is_empty() && in_share(entry.id, share) {
             entry.reasons = Reasons::SHARE;
             entry.weight = (1.0 / share.clamp(1e-9, 1.0)) as f32;
         }
+        let links = if sketched { self.links_of_sketch(&entry) } else { None };
         let keep = !entry.reasons.is_empty();
         if keep {
             let before = entry.bytes();
-            entry.links = self.link_counts(&entry);
+            entry.links = links;
             entry.state = State::Kept;
             entry.blob.shrink_to_fit();
             entry.services.shrink_to_fit();
@@ -477,7 +604,7 @@ impl MemoryTraces {
         }
         let (id, sequence) = (entry.id, entry.sequence);
         self.slots[slot as usize] = Some(entry);
-        self.drop_trace(slot);
+        self.drop_trace(slot, links);
         self.usage.not_kept += 1;
         self.not_kept.insert(id, sequence);
         self.not_kept_order.push_back((id, sequence));
@@ -498,9 +625,20 @@ impl MemoryTraces {
             known.seen >= oldest
         });
         let oldest = now.saturating_sub(self.settings.completions_live);
-        self.completions.retain(|_, seen| *seen >= oldest);
+        self.completions.values_mut().for_each(|values| values.retain(|_, seen| *seen >= oldest));
+        self.completions.retain(|_, values| !values.is_empty());
+        self.completions_len = self.completions.values().map(BTreeMap::len).sum();
+        self.learnt.clear();
         let oldest = now.saturating_sub(self.settings.links_live).0 / MINUTE;
         self.gone_links = self.gone_links.split_off(&oldest);
+        self.gone_len = self.gone_links.values().map(|it| it.counts.len()).sum();
+        let offered = |names: &BTreeMap<Box<str>, Nanos>| {
+            names.keys().map(|name| name.len() + OFFERED_BYTES).sum::<usize>()
+        };
+        let all = self.known.iter();
+        self.known_bytes = all
+            .map(|(name, it)| name.len() + OFFERED_BYTES + offered(&it.spans) + offered(&it.remotes))
+            .sum();
     }
 
     /// Traces that may match, by the index alone, in the query's order. Lazy where it can be: the newest ten of a busy
@@ -543,44 +681,79 @@ impl MemoryTraces {
     }
 }
 
-fn remember(names: &mut BTreeMap<Box<str>, Nanos>, name: &str, now: Nanos, max: usize) {
+enum Remembered {
+    Known,
+    New,
+    Refused,
+}
+
+fn remember(
+    names: &mut BTreeMap<Box<str>, Nanos>,
+    name: &str,
+    now: Nanos,
+    max: usize,
+    room: usize,
+) -> Remembered {
     if name.is_empty() {
-        return;
+        return Remembered::Known;
     }
     if let Some(seen) = names.get_mut(name) {
         *seen = now;
-    } else if names.len() < max {
+        Remembered::Known
+    } else if names.len() < max && name.len() + OFFERED_BYTES <= room {
         names.insert(name.into(), now);
+        Remembered::New
+    } else {
+        Remembered::Refused
     }
 }
 
 /// A search never answers with more spans than this: the page could not show them and the answer would not fit.
 const SPANS_PER_ANSWER_MAX: usize = 500_000;
 
-impl TraceStore for MemoryTraces {
-    fn add(&mut self, spans: &[Span], now: Nanos) -> Added {
+impl MemoryTraces {
+    /// As [`TraceStore::add`], of spans that nobody owns.
+    pub fn add_reports<R: Report>(&mut self, spans: &[R], now: Nanos) -> Added {
         let mut added = Added::default();
         let mut last: Option<(TraceId, Slot)> = None;
         for span in spans {
+            let trace_id = span.head().trace_id;
             let slot = match last {
                 // Spans of one trace arrive together more often than not.
-                Some((id, slot)) if id == span.trace_id => slot,
-                _ => match self.find(span.trace_id) {
+                Some((id, slot)) if id == trace_id => slot,
+                _ => match self.find(trace_id) {
                     Some(slot) => slot,
-                    None if self.not_kept.contains_key(&span.trace_id) => {
+                    None if self.not_kept.contains_key(&trace_id) => {
                         added.too_late += 1;
                         continue;
                     }
-                    None => self.start_trace(span.trace_id, now),
+                    None => self.start_trace(trace_id, now),
                 },
             };
-            last = Some((span.trace_id, slot));
+            last = Some((trace_id, slot));
             self.append(slot, span, now, &mut added);
         }
         self.usage.spans_too_late += added.too_late as u64;
         self.usage.spans_too_many += added.too_many as u64;
         self.stay_within_budget();
         added
+    }
+
+    /// The share of unremarkable traces that is kept from now on: whoever feeds the store knows how much there is.
+    pub fn set_share(&mut self, share: f64) {
+        self.settings.keep.share = share;
+    }
+}
+
+impl TraceStore for MemoryTraces {
+    fn add(&mut self, spans: &[Span], now: Nanos) -> Added {
+        for span in spans {
+            let name = &span.local.service;
+            if !name.is_empty() && self.speakers.len() < SPEAKERS_MAX && !self.speakers.contains(name) {
+                self.speakers.insert(name.clone());
+            }
+        }
+        self.add_reports(spans, now)
     }
 
     fn tick(&mut self, now: Nanos) {
@@ -656,20 +829,18 @@ impl TraceStore for MemoryTraces {
     }
 
     fn tag_values(&self, key: &str) -> Vec<String> {
-        let from = (Box::from(key), Box::from(""));
-        let of_key = self.completions.range(from..).take_while(|((known, _), _)| &**known == key);
-        of_key.map(|((_, value), _)| value.to_string()).collect()
+        self.completions.get(key).into_iter().flatten().map(|(value, _)| value.to_string()).collect()
     }
 
     fn links(&self, from: Nanos, to: Nanos) -> Vec<Link> {
         let mut linker = Linker::default();
-        let mut sums: HashMap<(NameId, NameId), (u64, u64)> = HashMap::new();
+        let mut sums: Map<(NameId, NameId), (u64, u64)> = Map::default();
         for (_, slot) in self.by_moment.range((from, 0)..=(to, NO_SLOT)) {
             let Some(entry) = self.entry(*slot) else { continue };
             let low = entry.id.low();
             if self.by_low_id.get(&low) == Some(slot) && entry.next_alike == NO_SLOT {
                 let Some(links) = &entry.links else {
-                    linker.add_trace(self.decode_outline(entry));
+                    linker.add_trace(self.decode(entry));
                     continue;
                 };
                 for (parent, child, calls, errors) in links {
@@ -681,7 +852,7 @@ impl TraceStore for MemoryTraces {
                 // Two lengths of one id: one trace, taken when its first half comes by.
                 let halves =
                     self.alike(low).filter(|it| self.in_time(*it, from, to)).filter_map(|it| self.entry(it));
-                linker.add_trace(halves.flat_map(|entry| self.decode_outline(entry)).collect());
+                linker.add_trace(halves.flat_map(|entry| self.decode(entry)).collect());
             }
         }
         for ((parent, child), (calls, errors)) in sums {

@@ -4,16 +4,21 @@ mod codec;
 mod keep;
 mod memory;
 mod names;
+mod outline;
 mod query;
 
-pub use keep::{KeepSettings, Reasons};
+pub use keep::{KeepSettings, Reasons, in_share};
 pub use memory::{MemoryTraces, TraceSettings, Usage};
 pub use query::{Order, TraceQuery};
 
 use crate::ids::TraceId;
 use crate::span::Span;
 use crate::tree::Link;
+use std::collections::HashMap;
 use units::Nanos;
+
+/// Keys come from strangers, so the hash is seeded; it is met a dozen times for each span, so it is a quick one.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What happened to spans handed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

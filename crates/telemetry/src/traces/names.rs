@@ -3,14 +3,14 @@
 //! The table only grows, so it has a hard end. Past it a name is stored beside the span that carries it: a client that
 //! puts ids into span names costs its own traces space and nobody else's.
 
-use std::collections::HashMap;
+use super::Map;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct NameId(pub(super) u32);
 
 #[derive(Debug)]
 pub(super) struct Names {
-    ids: HashMap<Box<str>, NameId>,
+    ids: Map<Box<str>, NameId>,
     texts: Vec<Box<str>>,
     bytes: usize,
     bytes_max: usize,
@@ -23,7 +23,7 @@ const ENTRY_BYTES: usize = 64;
 
 impl Names {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { ids: HashMap::new(), texts: Vec::new(), bytes: 0, bytes_max, refused: 0 }
+        Self { ids: Map::default(), texts: Vec::new(), bytes: 0, bytes_max, refused: 0 }
     }
 
     pub(super) fn intern(&mut self, text: &str) -> Option<NameId> {

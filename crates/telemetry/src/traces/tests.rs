@@ -70,8 +70,11 @@ fn what_matters_is_kept_with_its_reason_and_weight() {
     let kept: Vec<_> = plain.iter().filter_map(|id| traces.reasons(*id)).collect();
     assert!((10..40).contains(&kept.len()), "{}", kept.len());
     assert!(kept.iter().all(|kept| *kept == (Reasons::SHARE, 2.0)));
-    assert_eq!(traces.failures("cart", Nanos::ZERO, 9), [id(1)]);
-    assert_eq!(traces.failures("nobody", Nanos::ZERO, 9), []);
+    let failed = |service: &str| traces.causes(service, Nanos::ZERO, 9, Span::failed);
+    assert_eq!(failed("cart"), [id(1)]);
+    assert_eq!((failed("nobody"), failed("web")), (vec![], vec![]));
+    let slow = |span: &Span| span.duration >= Some(Nanos::from_micros(80));
+    assert_eq!(traces.causes("Cart", Nanos::ZERO, 3, slow).len(), 3, "its caller's span says so");
 }
 
 #[test]
@@ -106,6 +109,28 @@ fn memory_is_bounded_and_the_oldest_trace_goes_first() {
     assert_eq!(links.iter().map(|link| link.calls).sum::<u64>(), 3_000, "{links:?}");
     let counted: usize = traces.slots.iter().flatten().map(Entry::bytes).sum();
     assert_eq!(counted, traces.bytes, "the account is exact");
+}
+
+#[test]
+fn names_and_pairs_that_never_repeat_stay_within_the_budget() {
+    let mut traces = store(|it| it.bytes_max = 4 << 20);
+    for number in 1..=30_000u64 {
+        let mut spans = of(u128::from(number), CALL);
+        spans[0].name = format!("get /user/{number}").into();
+        spans[1].remote = crate::span::Endpoint::named(&format!("db-{number}"));
+        spans[0].set_tag(crate::span::tag::VERSION, &*"v".repeat(10_000));
+        traces.add(&spans, at(number as f64 / 100.0));
+        traces.count_calls(at(number as f64), "web", &format!("shard-{}", number % 7), 1, 0);
+        if number % 100 == 0 {
+            traces.tick(at(number as f64 / 100.0));
+            assert!(traces.known_bytes <= (4 << 20) / 16, "{}", traces.known_bytes);
+        }
+    }
+    assert!(traces.usage().names_refused > 0, "said, not hidden");
+    assert!(traces.tag_values(crate::span::tag::VERSION).is_empty(), "nobody chooses among such values");
+    let counted: usize = traces.gone_links.values().map(|it| it.counts.len()).sum();
+    assert_eq!(counted, traces.gone_len, "the account is exact");
+    assert!(traces.services().contains(&"cart".to_owned()), "what is known is still offered");
 }
 
 #[test]
@@ -177,7 +202,7 @@ fn both_lengths_of_an_id_are_strict_in_look_ups_and_one_in_links() {
     assert_eq!((links[0].calls, &*links[0].parent, &*links[0].child), (1, "web", "cart"));
     // Removing one half leaves the other reachable.
     let slot = traces.find(id(1 << 64 | 5)).unwrap();
-    traces.drop_trace(slot);
+    traces.drop_trace(slot, None);
     assert!(traces.trace(id(5)).is_some());
 }
 

@@ -104,15 +104,16 @@ fn label(span: &Span, parent: Option<&Span>) -> String {
     {
         facts.push(format!("attempt {attempt}"));
     }
-    for (key, word) in [(tag::BREAKER, "breaker"), (tag::FAULT, "fault")] {
+    for (key, word) in [(tag::BREAKER, "breaker"), (tag::FAULT, "fault"), (tag::SCENARIO, "scenario")] {
         facts.extend(span.tag(key).map(|value| format!("{word} {value}")));
     }
     for (key, word) in [(tag::QUEUE_WAIT_US, "queued"), (tag::POOL_WAIT_US, "pool")] {
         let wait = span.tag(key).and_then(crate::span::Value::int).filter(|wait| *wait >= 1_000);
         facts.extend(wait.map(|wait| format!("{word} {}", duration(Nanos::from_micros(wait as u64)))));
     }
-    if span.tag(tag::INFERRED).is_some() {
-        facts.push("inferred".into());
+    if let Some(cause) = span.tag(tag::INFERRED) {
+        // Whose headers were not handed on: the trace that goes on here.
+        facts.push(format!("caused by trace {}, inferred", cause.text()));
     }
     if !facts.is_empty() {
         text += &format!(" [{}]", facts.join(", "));

@@ -10,7 +10,7 @@ mod write;
 
 pub use lines::Lines;
 pub use read::{Query, Tail, newest, read};
-pub use write::{Limits, Writer};
+pub use write::{Limits, News, Writer};
 
 use std::fmt;
 

@@ -230,7 +230,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Limits, Stream, Writer};
+    use super::super::{Limits, News, Stream, Writer};
     use super::*;
 
     fn texts(folder: &Path, query: &Query) -> Vec<String> {
@@ -366,9 +366,29 @@ mod tests {
         writer.write(2, "web", 0, Stream::Out, "b");
         writer.write(3, "cart", 0, Stream::Out, "c");
         writer.flush();
-        let (lost, why) = writer.take_problem().expect("it says so");
-        assert!(lost == 2 && !why.is_empty(), "{lost} {why}");
-        assert_eq!(texts(folder.path(), &Query::default()), ["cart#0 c"]);
-        assert_eq!(writer.last_lines("web", 0), ["a", "b"], "a crash can still show them");
+        let lost = |news: &[News]| match news {
+            [News::Lost { service, lines, why }] if !why.is_empty() => Some((service.clone(), *lines)),
+            _ => None,
+        };
+        let news = writer.news();
+        assert_eq!(lost(&news), Some(("web".to_owned(), 2)), "{news:?}");
+        let more = |writer: &mut Writer, times: usize| {
+            (0..times).for_each(|_| writer.write(4, "web", 0, Stream::Out, "more"));
+            writer.flush();
+        };
+        more(&mut writer, 17);
+        assert_eq!(writer.news(), [], "said once, and again when it is ten times as much");
+        more(&mut writer, 1);
+        assert_eq!(lost(&writer.news()), Some(("web".to_owned(), 20)));
+        std::fs::remove_file(folder.path().join("web")).expect("it is there");
+        writer.write(5, "web", 0, Stream::Out, "d");
+        writer.flush();
+        assert_eq!(writer.news(), [News::KeptAgain { service: "web".into(), lines: 20 }]);
+        assert_eq!(texts(folder.path(), &Query::default()), ["cart#0 c", "web#0 d"]);
+        assert_eq!(
+            writer.last_lines("web", 0).last().map(String::as_str),
+            Some("d"),
+            "a crash can still show them"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The keeping side: one open file for each service, turned over when it is full, the oldest thrown away.
 
 use super::{Record, Stream};
+use crate::environment::os_words;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -30,8 +31,15 @@ pub struct Writer {
     services: HashMap<String, Kept>,
     last: HashMap<(String, u32), VecDeque<String>>,
     newest: u64,
-    lost: u64,
-    problem: Option<String>,
+}
+
+/// What became of lines that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// So many so far, and more until it is said otherwise.
+    Lost { service: String, lines: u64, why: String },
+    /// It is over, after so many in all.
+    KeptAgain { service: String, lines: u64 },
 }
 
 #[derive(Debug)]
@@ -40,6 +48,12 @@ struct Kept {
     number: u64,
     bytes: u64,
     pending: String,
+    /// Lines since keeping them began to fail; how many of them were told; the reason.
+    lost: u64,
+    told: u64,
+    why: String,
+    /// Lines that were lost until it worked again, to be told.
+    over: Option<u64>,
 }
 
 impl Writer {
@@ -52,8 +66,6 @@ impl Writer {
             services: HashMap::new(),
             last: HashMap::new(),
             newest: 0,
-            lost: 0,
-            problem: None,
         })
     }
 
@@ -67,6 +79,16 @@ impl Writer {
             last.pop_front();
         }
         last.push_back(text.clone());
+        self.keep(service, instance, stream, text);
+    }
+
+    /// Isobar's own sentence about an instance: kept among its lines, but none of its last words.
+    pub fn note(&mut self, unix_nanos: u64, service: &str, instance: u32, text: &str) {
+        self.newest = self.newest.max(unix_nanos);
+        self.keep(service, instance, Stream::Isobar, text.replace('\n', " "));
+    }
+
+    fn keep(&mut self, service: &str, instance: u32, stream: Stream, text: String) {
         let record = Record { unix_nanos: self.newest, service: service.to_owned(), instance, stream, text };
         let folder = self.folder.join(service);
         let kept = self.services.entry(service.to_owned()).or_insert_with(|| Kept {
@@ -74,6 +96,10 @@ impl Writer {
             number: numbers(&folder).last().map_or(1, |newest| newest + 1),
             bytes: 0,
             pending: String::new(),
+            lost: 0,
+            told: 0,
+            why: String::new(),
+            over: None,
         });
         record.encode(&mut kept.pending);
         // A flood must not wait in memory for its turn.
@@ -90,9 +116,21 @@ impl Writer {
             .unwrap_or_default()
     }
 
-    /// Lines that could not be kept, and why, since this was asked last.
-    pub fn take_problem(&mut self) -> Option<(u64, String)> {
-        self.problem.take().map(|why| (std::mem::take(&mut self.lost), why))
+    /// What a person should know by now: that lines begin to be lost, that ten times as many are, that it is over. A
+    /// disk stays full for hours, and saying so twice a second helps nobody.
+    pub fn news(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
+        for (service, kept) in &mut self.services {
+            if let Some(lines) = kept.over.take() {
+                news.push(News::KeptAgain { service: service.clone(), lines });
+            }
+            if kept.lost > 0 && (kept.told == 0 || kept.lost >= kept.told.saturating_mul(10)) {
+                kept.told = kept.lost;
+                let why = kept.why.clone();
+                news.push(News::Lost { service: service.clone(), lines: kept.lost, why });
+            }
+        }
+        news
     }
 
     pub fn flush(&mut self) {
@@ -101,11 +139,18 @@ impl Writer {
                 continue;
             }
             let pending = std::mem::take(&mut kept.pending);
-            if let Err(error) = kept.append(&self.folder.join(service), &pending, self.limits) {
+            match kept.append(&self.folder.join(service), &pending, self.limits) {
+                Ok(()) if kept.lost > 0 => {
+                    kept.over = Some(kept.over.unwrap_or(0) + kept.lost);
+                    (kept.lost, kept.told) = (0, 0);
+                }
+                Ok(()) => {}
                 // A full disk is no reason to stop a system: the lines are lost, and counted.
-                self.lost += pending.lines().count() as u64;
-                self.problem = Some(error.to_string());
-                kept.file = None;
+                Err(error) => {
+                    kept.lost += pending.lines().count() as u64;
+                    kept.why = os_words(&error);
+                    kept.file = None;
+                }
             }
         }
     }
@@ -130,7 +175,11 @@ impl Kept {
             }
         }
         if let Some(file) = &mut self.file {
-            file.write_all(text.as_bytes())?;
+            if let Err(error) = file.write_all(text.as_bytes()) {
+                // As much as there was room for: half a line would spoil the one that follows it.
+                let _ = file.set_len(self.bytes);
+                return Err(error);
+            }
             self.bytes += text.len() as u64;
         }
         Ok(())

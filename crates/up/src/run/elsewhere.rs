@@ -8,7 +8,7 @@
 use super::{Inner, Runner, Say};
 use crate::probe::Probe;
 use control::api::lock;
-use control::registry::{InstanceId, Registered};
+use control::registry::{Departure, InstanceId, Left, Registered};
 use model::system::Check as Asked;
 use policy::health::{Answer, Check, Checker};
 use policy::settings::HealthCheck;
@@ -37,6 +37,53 @@ impl Drop for Stranger {
         if let Some(asking) = &self.asking {
             asking.abort();
         }
+    }
+}
+
+/// Who came and who went at once. A crowd is one change: a fleet that comes in shall not push everything else out of the
+/// history.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// By what happened, why, and to which service's: at whose wish, and who.
+    groups: BTreeMap<Happened, Vec<(String, String)>>,
+}
+
+type Happened = (&'static str, &'static str, String);
+
+impl Crowd {
+    fn add(&mut self, who: String, what: &'static str, why: &'static str, id: &InstanceId, name: String) {
+        self.groups.entry((what, why, id.service.clone())).or_default().push((who, name));
+    }
+
+    /// Who, about which service, and one sentence; of those who left `untold` more.
+    fn changes(self, untold: u64) -> Vec<(String, String, String)> {
+        let mut changes = Vec::new();
+        for ((what, why, service), mut crowd) in self.groups {
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            crowd.sort();
+            let mut by_whom: Vec<(String, Vec<String>)> = Vec::new();
+            for (who, name) in crowd {
+                match by_whom.last_mut() {
+                    Some((last, names)) if *last == who => names.push(name),
+                    _ => by_whom.push((who, vec![name])),
+                }
+            }
+            if by_whom.len() > NAMED_MAX {
+                let all = by_whom.iter().flat_map(|(_, names)| names.clone()).collect();
+                let who = format!("{} and {} more", by_whom[0].0, by_whom.len() - 1);
+                by_whom = vec![(who, all)];
+            }
+            for (who, names) in by_whom {
+                let more = names.len().saturating_sub(NAMED_MAX);
+                let named = names[..names.len() - more].join(", ");
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                changes.push((who, service.clone(), format!("{what}: {named}{more}{why}")));
+            }
+        }
+        if untold > 0 {
+            changes.push(("isobar".to_owned(), String::new(), format!("gone: {untold} more")));
+        }
+        changes
     }
 }
 
@@ -72,14 +119,15 @@ impl Runner {
     /// Looks at who came and who went since the last time.
     pub(super) fn greet(&mut self) {
         let now = self.now();
-        let here: BTreeMap<InstanceId, Registered> = {
+        let (here, (departed, untold)): (BTreeMap<InstanceId, Registered>, _) = {
             let mut registry = lock(&self.registry);
             registry.expire(now);
             if registry.revision() == self.registry_revision {
                 return;
             }
             self.registry_revision = registry.revision();
-            registry.instances(now).map(|it| (it.id.clone(), it)).collect()
+            let departures = registry.take_departures();
+            (registry.instances(now).map(|it| (it.id.clone(), it)).collect(), departures)
         };
         self.dirty = true;
         let gone: Vec<InstanceId> =
@@ -87,7 +135,7 @@ impl Runner {
         for id in &gone {
             self.elsewhere.remove(id);
         }
-        let mut came = Vec::new();
+        let (mut came, mut told) = (Vec::new(), Crowd::default());
         for (id, it) in &here {
             let known = self.elsewhere.get(id);
             if known.is_some_and(|known| known.asked && known.address == it.said.address) {
@@ -101,7 +149,7 @@ impl Runner {
                 Stranger { address: it.said.address, checker: Checker::default(), asked: true, asking };
             self.elsewhere.insert(id.clone(), stranger);
         }
-        let described = |it: &&Registered| {
+        let described = |it: &Registered| {
             let mut words = vec![it.said.address.to_string()];
             words.extend(
                 [&it.said.version, &it.said.region, &it.said.zone, &it.said.team].into_iter().cloned(),
@@ -109,23 +157,23 @@ impl Runner {
             words.retain(|it| !it.is_empty());
             format!("{}/{} ({})", it.id.service, it.id.id, words.join(", "))
         };
-        self.tell_of_strangers("registered from elsewhere", came.iter().map(described).collect());
-        self.tell_of_strangers("gone", gone.iter().map(|it| format!("{}/{}", it.service, it.id)).collect());
-    }
-
-    fn tell_of_strangers(&mut self, what: &str, who: Vec<String>) {
-        if who.is_empty() {
-            return;
+        for it in came {
+            let own = format!("{}/{}", it.id.service, it.id.id);
+            told.add(it.who.clone().unwrap_or(own), "registered from elsewhere", "", &it.id, described(it));
         }
-        let text = if who.len() > NAMED_MAX {
-            format!("{what}: {} and {} more", who[..NAMED_MAX].join(", "), who.len() - NAMED_MAX)
-        } else {
-            format!("{what}: {}", who.join(", "))
-        };
-        // A crowd is one change: a fleet that comes in shall not push everything else out of the history.
-        let subject = who[0].split('/').next().unwrap_or_default().to_owned();
-        (self.say)(Say::Event(text.clone()));
-        self.record("the instance itself", "instance", &subject, text);
+        for Departure { id, how } in departed {
+            let own = format!("{}/{}", id.service, id.id);
+            let (who, why) = match how {
+                Left::Asked { who } => (who.unwrap_or_else(|| own.clone()), "checked out"),
+                Left::Forgotten => ("isobar".to_owned(), "its lease ended"),
+                Left::Failing => ("isobar".to_owned(), "its lease ended and it does not answer its check"),
+            };
+            told.add(who, "gone", why, &id, own);
+        }
+        for (who, subject, text) in told.changes(untold) {
+            (self.say)(Say::Event(text.clone()));
+            self.record(&who, "instance", &subject, text);
+        }
     }
 
     fn ask_from_now_on(&self, id: &InstanceId, address: SocketAddr, crowd: usize) -> Option<AbortHandle> {
@@ -170,5 +218,39 @@ impl Runner {
         self.record("isobar", "instance", &id.service, text);
         // What the balancers may use changed: at once, not at the next look.
         self.greet();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Instances by number, who said so, and what the history gets.
+    #[track_caller]
+    fn check(crowd: &[(u32, &str)], expected: &[(&str, &str)]) {
+        let mut told = Crowd::default();
+        for (n, who) in crowd {
+            let id = InstanceId { service: "web".to_owned(), id: n.to_string() };
+            told.add((*who).to_owned(), "gone", "its lease ended", &id, format!("web/{n}"));
+        }
+        let changes = told.changes(0);
+        let said: Vec<(&str, &str)> = changes.iter().map(|it| (it.0.as_str(), it.2.as_str())).collect();
+        assert_eq!(said, expected);
+        assert!(changes.iter().all(|it| it.1 == "web"));
+    }
+
+    #[test]
+    fn a_crowd_is_one_change_for_each_who() {
+        check(&[], &[]);
+        check(&[(1, "ann")], &[("ann", "gone: web/1 (its lease ended)")]);
+        check(
+            &[(1, "ann"), (2, "bob"), (3, "ann")],
+            &[("ann", "gone: web/1, web/3 (its lease ended)"), ("bob", "gone: web/2 (its lease ended)")],
+        );
+        let many: Vec<(u32, &str)> = (1..8).map(|n| (n, "ann")).collect();
+        check(&many, &[("ann", "gone: web/1, web/2, web/3, web/4 and 3 more (its lease ended)")]);
+        let each = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")];
+        check(&each, &[("a and 4 more", "gone: web/1, web/2, web/3, web/4 and 1 more (its lease ended)")]);
+        assert_eq!(Crowd::default().changes(7)[0].2, "gone: 7 more");
     }
 }

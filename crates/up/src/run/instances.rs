@@ -1,7 +1,7 @@
 //! Starting, watching and ending instances: the runner's hands.
 
 use super::{Inner, Runner, slot, unix_nanos};
-use crate::environment::{Environment, variable_stem};
+use crate::environment::{Environment, os_words, variable_stem};
 use crate::logs::{Lines, Stream};
 use crate::plan::{self, Seat};
 use crate::probe::Probe;
@@ -91,7 +91,7 @@ impl Runner {
             (false, Some(port)) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 TcpListener::bind(address)
-                    .map_err(|error| format!("its port {port} cannot be used: {}", super::plain(&error)))?;
+                    .map_err(|error| format!("its port {port} cannot be used: {}", os_words(&error)))?;
                 Some(address)
             }
             (false, None) => Some(self.ports.reserve(&slot).map_err(|error| error.to_string())?),
@@ -218,7 +218,9 @@ impl Runner {
             environment.set(name, value);
         }
         for file in &run.env_files {
-            environment.add_file(&self.folder_of_file().join(file)).map_err(|error| error.to_string())?;
+            let path = self.folder_of_file().join(file);
+            let path = std::path::absolute(&path).unwrap_or(path);
+            environment.add_file(&path).map_err(|error| error.to_string())?;
         }
         for (name, value) in &run.env {
             environment.set(name, value);

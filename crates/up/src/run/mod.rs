@@ -78,6 +78,8 @@ pub struct Options {
     pub load: bool,
     /// Instances are made to be as far from each other as their places are.
     pub places: bool,
+    /// The API and the map are for looking; only who sends the token changes anything.
+    pub read_only: bool,
     /// Tells this run's processes from those of a run before it.
     pub run_id: String,
     /// The web map's files.
@@ -105,14 +107,14 @@ pub enum RunError {
     Hold(#[from] crate::state::HoldError),
     #[error(transparent)]
     NoPort(#[from] NoPort),
-    #[error("{what}: {source}")]
-    Io { what: &'static str, source: std::io::Error },
+    #[error("{what}: {error}")]
+    Io { what: &'static str, error: std::io::Error },
     #[error("the proxy refuses what the file means (a mistake of isobar's): {0}")]
     Snapshot(String),
 }
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> RunError {
-    move |source| RunError::Io { what, source }
+    move |error| RunError::Io { what, error }
 }
 
 /// What comes into the loop.
@@ -145,7 +147,6 @@ pub(crate) struct Runner {
     gateways: BTreeMap<String, wiring::Gateway>,
     /// Where marker requests are answered; `None` if no port was left for that.
     marker: Option<ports::Held>,
-    faults: BTreeMap<String, proxy::config::Fault>,
     traffic: traffic::TrafficDesk,
     scenarios: scenario::Desk,
     live: HashMap<Key, Live>,
@@ -221,6 +222,8 @@ struct Signals {
     terminate: Option<tokio::signal::unix::Signal>,
     hangup: Option<tokio::signal::unix::Signal>,
     child: Option<tokio::signal::unix::Signal>,
+    /// Heard so that it does not kill us: a file that may not grow is as a full disk, and its lines are lost.
+    _file_size: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -231,6 +234,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate()),
             hangup: listen(SignalKind::hangup()),
             child: listen(SignalKind::child()),
+            _file_size: listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())),
         }
     }
 }
@@ -283,6 +287,7 @@ impl Runner {
         let (outward, mistakes) = Outward::from_environment(|name| std::env::var(name).ok());
         mistakes.into_iter().for_each(|it| say(Say::Problem(it)));
         let watched = Watched::with(clocks, outward);
+        watched.read_only.store(options.read_only, std::sync::atomic::Ordering::Relaxed);
         let map = Map::of(&system, (options.today)(), None);
         let runner = Self {
             system: Rc::new(system),
@@ -296,7 +301,6 @@ impl Runner {
             doors: BTreeMap::new(),
             gateways: BTreeMap::new(),
             marker: None,
-            faults: BTreeMap::new(),
             traffic: traffic::TrafficDesk::default(),
             scenarios: scenario::Desk::default(),
             live: HashMap::new(),
@@ -435,10 +439,9 @@ impl Runner {
             Inner::Left(key) => {
                 let known = self.known_pids();
                 let strays = kill_marked(&self.mark_of(key), &known);
-                if strays > 0 {
-                    (self.say)(Say::Event(format!(
-                        "{strays} processes that had left their group were ended"
-                    )));
+                if let (1.., Some(live)) = (strays, self.live.get(&key)) {
+                    let text = words::of_strays(&slot(&live.service, live.index), strays);
+                    (self.say)(Say::Event(text));
                 }
             }
         }
@@ -507,7 +510,7 @@ impl Runner {
     fn keep_house(&mut self) {
         self.unpublished = true;
         if std::mem::take(&mut self.orphans_due) {
-            reap_orphans(&self.known_pids());
+            reap_orphans();
         }
         if !self.supervisor.is_settled() {
             self.tell_waiting();
@@ -521,21 +524,20 @@ impl Runner {
             self.usage_due_in = TURNS_PER_USAGE;
             self.measure();
         }
-        if let Some((lost, why)) = self.logs.borrow_mut().take_problem() {
-            (self.say)(Say::Problem(format!("{lost} lines of logs are lost: {why}")));
+        let news = self.logs.borrow_mut().news();
+        for it in news {
+            let (service, text) = words::of_lost_lines(it);
+            (self.say)(Say::Problem(text.clone()));
+            self.record("isobar", "system", &service, text);
         }
     }
 
     fn known_pids(&self) -> Vec<u32> {
-        let builds = std::iter::empty();
-        self.live
-            .values()
-            .filter_map(|it| match it.body {
-                Body::Process { pid, .. } => Some(pid),
-                Body::Synthetic => None,
-            })
-            .chain(builds)
-            .collect()
+        let pid = |it: &Live| match it.body {
+            Body::Process { pid, .. } => Some(pid),
+            Body::Synthetic => None,
+        };
+        self.live.values().filter_map(pid).collect()
     }
 
     /// Ends with a slash, so that instance 1 is not mistaken for instance 12.
@@ -570,11 +572,6 @@ pub(crate) fn slot(service: &str, index: u32) -> String {
 fn split_slot(slot: &str) -> (&str, u32) {
     let (service, index) = slot.split_once('#').unwrap_or((slot, "0"));
     (service, index.parse().unwrap_or(0))
-}
-
-/// The operating system's words without its number for them.
-fn plain(error: &std::io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// The edge's clock: what the supervisor is told.

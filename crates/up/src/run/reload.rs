@@ -48,7 +48,11 @@ impl Runner {
 
     /// A changed file: the plan is told, then carried out.
     pub(super) fn take_over(&mut self, system: System) {
-        let before = plan::wanted(&self.system, &self.options.without);
+        let mut before = plan::wanted(&self.system, &self.options.without);
+        // As many as there are: somebody may have asked for more or fewer, which the file now takes back.
+        for it in &mut before {
+            it.instances = self.supervisor.instances_wanted(&it.name).unwrap_or(it.instances);
+        }
         let after = plan::wanted(&system, &self.options.without);
         let mut plan = watch::differences(&before, &after);
         let topology = self.topology();

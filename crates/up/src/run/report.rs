@@ -4,7 +4,7 @@ use super::instances::Body;
 use super::{Runner, Say, slot, unix_nanos};
 use crate::plan;
 use crate::supervisor::Phase;
-use crate::synthetic::SYNTHETIC_THREAD;
+use crate::synthetic::SYNTHETIC_THREADS;
 use crate::usage::{self, Usage};
 use control::api::lock;
 use control::status::{InstanceStatus, ServiceStatus, Status};
@@ -45,7 +45,7 @@ impl Runner {
                     .collect();
                 Some(ServiceStatus {
                     name: name.clone(),
-                    kind: format!("{:?}", service.kind).to_lowercase(),
+                    kind: service.kind.word().to_owned(),
                     team: service
                         .team
                         .as_ref()
@@ -86,6 +86,9 @@ impl Runner {
         let detail = match &it.phase {
             Phase::Unhealthy { detail, .. } | Phase::Pausing { detail, .. } | Phase::Failed { detail } => {
                 detail.clone()
+            }
+            Phase::Starting { .. } => {
+                it.last_answer.clone().map_or_else(String::new, |said| format!("not ready yet: {said}"))
             }
             _ => String::new(),
         };
@@ -140,7 +143,7 @@ impl Runner {
                 live.usage = trees.get(&pid).map(|now| Measured::after(live.usage, (live.since, at), *now));
             }
         }
-        let own = if self.synthetic_count() > 0 { usage::of_own_thread(SYNTHETIC_THREAD) } else { None };
+        let own = if self.synthetic_count() > 0 { usage::of_own_threads(&SYNTHETIC_THREADS) } else { None };
         self.synthetic_usage = own.map(|now| Measured::after(self.synthetic_usage, (Nanos::ZERO, at), now));
     }
 }

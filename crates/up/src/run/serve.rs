@@ -2,8 +2,9 @@
 //! never slows the supervisor.
 
 use super::{Inner, RunError, Runner, io, slot};
-use crate::state::Found;
-use control::api::{self, Api, Request};
+use crate::state::{Found, HoldError};
+use control::admit;
+use control::api::{Api, Request};
 use control::doors::Doors;
 use control::observed;
 use control::page::LogLine;
@@ -47,33 +48,26 @@ impl Runner {
         };
         let marker = self.marker.as_ref().map(|it| it.address);
         let router = web::router(api, Arc::clone(&watched), self.options.page, self.logs_reader());
-        let router = api::guard(router, token.clone().into());
-        std::thread::Builder::new()
-            .name("api".to_owned())
-            .spawn(move || {
-                // One thread is plenty for answers, which are copies of what is already there; the other reads what
-                // applications send.
-                let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-                let Ok(runtime) = runtime else { return };
-                runtime.block_on(async {
-                    tokio::spawn(watching);
-                    tokio::spawn(told);
-                    if let Some(door) = marker {
-                        tokio::spawn(control::marker::send(Arc::clone(&watched), door));
-                    }
-                    let shared = Doors::new(watched);
-                    for listener in doors {
-                        if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
-                            tokio::spawn(Arc::clone(&shared).serve(listener));
-                        }
-                    }
-                    if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
-                        let _ = axum::serve(listener, router).await;
-                    }
-                });
-            })
-            .map_err(io("cannot start the API"))?;
+        let router = admit::guard(router, token.clone().into(), self.options.read_only);
+        // A thread each, and one runtime on it: workers that share one wake each other for every request, which costs more
+        // than most answers. What applications send in floods delays neither an answer nor a frame of numbers.
+        on_its_own("api", async move {
+            if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                let _ = axum::serve(listener, router).await;
+            }
+        })?;
+        let shared = Doors::new(Arc::clone(&watched));
+        on_its_own("doors", async move {
+            let listeners = doors.into_iter().filter_map(|it| tokio::net::TcpListener::from_std(it).ok());
+            futures_util::future::join_all(listeners.map(|it| Arc::clone(&shared).serve(it))).await;
+        })?;
+        on_its_own("watch", async move {
+            tokio::spawn(told);
+            if let Some(door) = marker {
+                tokio::spawn(control::marker::send(watched, door));
+            }
+            watching.await;
+        })?;
         let url = format!("http://{address}");
         self.addresses.push(Address {
             kind: "api".to_owned(),
@@ -96,7 +90,8 @@ impl Runner {
             api: url,
             token,
         };
-        self.folder.publish(&found).map_err(io("cannot say where the API is"))
+        let failed = |error| HoldError::Io { path: self.folder.path().to_owned(), error };
+        Ok(self.folder.publish(&found).map_err(failed)?)
     }
 
     /// Where applications send their telemetry, and where others' tools read ours.
@@ -126,6 +121,17 @@ impl Runner {
             crate::logs::newest(&folder, service, max).into_iter().map(line).collect()
         })
     }
+}
+
+/// Runs it on a thread of its own for as long as we live.
+fn on_its_own(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(work);
+        }
+    });
+    started.map(drop).map_err(io("cannot start the API"))
 }
 
 fn random_token() -> std::io::Result<String> {

@@ -4,7 +4,6 @@
 //! wait is told only once it lasts.
 
 use super::{Runner, Say, split_slot, unix_nanos, words};
-use crate::logs::Stream;
 use crate::supervisor::{Notice, Phase};
 use control::api::lock;
 use std::collections::BTreeSet;
@@ -66,7 +65,7 @@ impl Runner {
             if gave_up && !lines.is_empty() {
                 (self.say)(Say::Problem(format!("the last it said:\n  | {}", lines.join("\n  | "))));
             }
-            self.logs.borrow_mut().write(unix_nanos(), service, index, Stream::Isobar, &sentence);
+            self.logs.borrow_mut().note(unix_nanos(), service, index, &sentence);
         }
         let subject = match notice {
             Notice::Waiting { instance, .. }

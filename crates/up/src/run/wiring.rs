@@ -3,7 +3,8 @@
 //!
 //! A refused snapshot changes nothing: the proxy goes on with its last one, and the person is told why.
 
-use super::{RunError, Runner, Say, plain, slot};
+use super::{RunError, Runner, Say, slot};
+use crate::environment::os_words;
 use crate::plan::{self, Seat};
 use crate::ports;
 use control::api::lock;
@@ -36,7 +37,7 @@ impl Runner {
             }
             let wanted = asked.parse().map_err(|_| format!("`{asked}` is no address of this machine"));
             let held = wanted.and_then(|wanted| {
-                ports::hold(wanted).map_err(|error| format!("not at {wanted}: {}", plain(&error)))
+                ports::hold(wanted).map_err(|error| format!("not at {wanted}: {}", os_words(&error)))
             });
             let (held, note) = match held {
                 Ok(held) => (held, None),
@@ -154,7 +155,6 @@ impl Runner {
             doors: self.doors.values().map(|(door, _)| door.clone()).collect(),
             marker: self.marker.as_ref().map(|it| it.address),
             gateways: self.gateways.iter().map(|(name, it)| (name.clone(), it.held.address)).collect(),
-            faults: self.faults.clone(),
             links: {
                 let distances = if self.options.places { distances(&self.system) } else { Vec::new() };
                 distances.into_iter().chain(self.forced_links().iter().cloned()).collect()

@@ -4,12 +4,15 @@ use super::{Runner, slot};
 use crate::plan;
 use crate::supervisor::Event;
 use control::api::{Command, Refusal, Request};
+use model::resolve::suggestion;
 use serde_json::{Value, json};
 
 impl Runner {
     pub(super) fn on_wish(&mut self, wish: Request) {
         let answer = self.answer(&wish.who, wish.what);
         self.unpublished = true;
+        // Carried out and published before it is answered: whoever asks next how things are sees what was done.
+        self.pump();
         // Whoever asked may have given up.
         let _ = wish.reply.send(answer);
     }
@@ -87,7 +90,14 @@ impl Runner {
             return Ok(());
         }
         let known: Vec<&str> = self.supervisor.services().map(|it| it.name.as_str()).collect();
-        Err(Refusal::not_found(format!("no service here is called `{name}`; there are {}", known.join(", "))))
+        // `web#1` is an instance, and these words are for services.
+        if let Some((service, _)) = name.split_once('#').filter(|(service, _)| known.contains(service)) {
+            return Err(Refusal::not_found(format!(
+                "`{name}` is an instance; this is for whole services: `{service}`"
+            )));
+        }
+        let suggestion = suggestion(name, &known);
+        Err(Refusal::not_found(format!("no service here is called `{name}`; {suggestion}")))
     }
 
     fn snapshot_text(&self) -> String {

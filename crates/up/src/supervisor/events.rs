@@ -1,7 +1,7 @@
 //! What an event changes at once: a start, an answer of a check, an end, a finished build, a person's wish.
 
 use super::slots::{Build, Phase, Then, label, locate};
-use super::vocabulary::{Action, Exit, Key, Notice};
+use super::vocabulary::{Action, Exit, How, Key, Notice};
 use super::{CRASHES_MAX, PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER, Supervisor};
 use std::collections::VecDeque;
 use units::Nanos;
@@ -25,6 +25,7 @@ impl Supervisor {
         let (healthy_after, unhealthy_after) = (service.wanted.healthy_after, service.wanted.unhealthy_after);
         let name = label(service, at);
         let instance = &mut service.instances[at];
+        instance.last_answer = result.as_ref().err().cloned();
         match result {
             Ok(()) => (instance.passes, instance.fails) = (instance.passes.saturating_add(1), 0),
             Err(_) => (instance.passes, instance.fails) = (0, instance.fails.saturating_add(1)),
@@ -120,7 +121,7 @@ impl Supervisor {
                 }
                 Then::Crash => {
                     let why = instance.crash_detail.take().unwrap_or(detail);
-                    self.crashed(now, key, why, Nanos::ZERO);
+                    self.crashed(now, key, How::PutDown, why, Nanos::ZERO);
                     return;
                 }
             }
@@ -140,10 +141,11 @@ impl Supervisor {
             Phase::Ready { since } => now.saturating_sub(since),
             _ => Nanos::ZERO,
         };
-        self.crashed(now, key, detail, stable);
+        let how = if exit.is_some() { How::Ended } else { How::NeverRan };
+        self.crashed(now, key, how, detail, stable);
     }
 
-    pub(super) fn crashed(&mut self, now: Nanos, key: Key, detail: String, stable: Nanos) {
+    pub(super) fn crashed(&mut self, now: Nanos, key: Key, how: How, detail: String, stable: Nanos) {
         let stopping = self.stopping;
         let Some((service, at)) = locate(&mut self.services, key) else { return };
         let name = label(service, at);
@@ -165,6 +167,7 @@ impl Supervisor {
             instance.phase = Phase::Pausing { until: now.saturating_add(pause), detail: detail.clone() };
             self.actions.push_back(Action::Tell(Notice::Crashed {
                 instance: name,
+                how,
                 detail,
                 pause,
                 attempt: attempts,

@@ -21,7 +21,7 @@ mod slots;
 mod vocabulary;
 
 pub use slots::{Instance, Phase};
-pub use vocabulary::{Action, Awaited, Event, Exit, Key, Need, Notice, Until, Wanted};
+pub use vocabulary::{Action, Awaited, Event, Exit, How, Key, Need, Notice, Until, Wanted};
 
 use slots::{Build, Service, Then};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -247,15 +247,15 @@ impl Supervisor {
         match &waiting.build {
             Build::Running | Build::Wanted => awaited.push(Awaited {
                 service: service.to_owned(),
-                until: Until::Completed,
+                until: Until::Built,
                 why: "its build".to_owned(),
-                state: "building".to_owned(),
+                state: "is under way".to_owned(),
             }),
             Build::Failed(why) => awaited.push(Awaited {
                 service: service.to_owned(),
-                until: Until::Completed,
+                until: Until::Built,
                 why: "its build".to_owned(),
-                state: format!("failed: {why}"),
+                state: format!("failed: {}", why.lines().next().unwrap_or("")),
             }),
             Build::Fresh => {}
         }

@@ -46,7 +46,9 @@ impl Supervisor {
                     Phase::Starting { since, .. }
                         if !wanted.job && since.saturating_add(wanted.startup) <= now =>
                     {
-                        crashes.push((instance.key, format!("not ready within {}", wanted.startup)));
+                        let said =
+                            instance.last_answer.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+                        crashes.push((instance.key, format!("not ready within {}{said}", wanted.startup)));
                     }
                     Phase::Unhealthy { since, detail } if since.saturating_add(wanted.startup) <= now => {
                         crashes.push((instance.key, format!("unhealthy for {}: {detail}", wanted.startup)));

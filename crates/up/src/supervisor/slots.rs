@@ -100,6 +100,8 @@ pub struct Instance {
     pub born: Nanos,
     /// What ended the last life, if it did not end by wish.
     pub last_end: Option<String>,
+    /// What its check said last, if it did not pass.
+    pub last_answer: Option<String>,
     pub(super) then: Then,
     pub(super) crash_detail: Option<String>,
     /// Crashes without a stable time in between.
@@ -145,6 +147,7 @@ impl Instance {
             fingerprint: 0,
             born: now,
             last_end: None,
+            last_answer: None,
             then: Then::Crash,
             crash_detail: None,
             crashes: 0,
@@ -163,6 +166,7 @@ impl Instance {
         self.phase = Phase::Starting { since: now, running: false };
         self.then = Then::Crash;
         self.crash_detail = None;
+        self.last_answer = None;
         // Zero means "never started", so a fingerprint that happens to be zero becomes its neighbour.
         self.fingerprint = fingerprint.max(1);
         (self.passes, self.fails) = (0, 0);
@@ -197,6 +201,7 @@ impl Service {
             Until::Healthy if self.wanted.job => any(|it| *it == Phase::Completed),
             Until::Healthy => any(|it| matches!(it, Phase::Ready { .. })),
             Until::Completed => any(|it| *it == Phase::Completed),
+            Until::Built => self.build == Build::Fresh,
         }
     }
 

@@ -373,7 +373,7 @@ fn a_build_comes_first_and_a_broken_one_keeps_what_runs() {
     check(
         "web build",
         "1s built web; 2s up web#0; 3s replace web; 4s unbuilt web; 5s replace web; 6s built web; 7s up web#0",
-        "build web; web#0 waits for web to be completed (its build, it is building)
+        "build web; web#0 waits for its build, which is under way
          start web#0; admit web#0; build web; build of web failed: E0308 (kept: true)
          build web; start web#0; admit web#0; retire web#0",
     );

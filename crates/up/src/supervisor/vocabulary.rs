@@ -45,6 +45,8 @@ pub enum Until {
     Started,
     Healthy,
     Completed,
+    /// Its own build has ended well.
+    Built,
 }
 
 impl std::fmt::Display for Until {
@@ -53,6 +55,7 @@ impl std::fmt::Display for Until {
             Self::Started => "started",
             Self::Healthy => "healthy",
             Self::Completed => "completed",
+            Self::Built => "built",
         })
     }
 }
@@ -146,9 +149,10 @@ pub enum Notice {
     Recovered {
         instance: String,
     },
-    /// It ended by itself; it is started again after `pause`.
+    /// It ended, and not by anybody's wish; it is started again after `pause`.
     Crashed {
         instance: String,
+        how: How,
         detail: String,
         pause: Nanos,
         attempt: u32,
@@ -169,6 +173,17 @@ pub enum Notice {
     },
 }
 
+/// What a failed life was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// There was no process at all.
+    NeverRan,
+    /// It ended by itself.
+    Ended,
+    /// It was ended because it was not well.
+    PutDown,
+}
+
 /// Something an instance waits for, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
@@ -181,6 +196,9 @@ pub struct Awaited {
 
 impl std::fmt::Display for Awaited {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.until == Until::Built {
+            return write!(f, "its build, which {}", self.state);
+        }
         write!(f, "{} to be {} ({}, it is {})", self.service, self.until, self.why, self.state)
     }
 }

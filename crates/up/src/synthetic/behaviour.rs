@@ -14,6 +14,8 @@ pub struct Behaviour {
     pub queue: Queue,
     /// Factor on all work.
     pub work_factor: f64,
+    /// The part of work that computes; the rest waits.
+    pub burn: Percent,
     pub operations: Vec<Operation>,
     /// Answered at once with 200, without work, a place or a queue.
     pub health_path: Option<String>,
@@ -164,6 +166,7 @@ impl Behaviour {
             wire: wire(it),
             concurrency: it.concurrency.as_ref().map(|at| at.value),
             queue: it.queue.value,
+            burn: it.burn,
             work_factor: version.and_then(|it| it.work).map_or(1.0, Percent::fraction),
             operations: if operations.is_empty() { vec![idle_operation()] } else { operations },
             health_path: match &it.health.check {

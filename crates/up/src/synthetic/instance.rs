@@ -2,6 +2,7 @@
 
 use super::answer::Payload;
 use super::behaviour::{Behaviour, Call, Operation, Step, Wire};
+use super::burn::Burner;
 use super::call::{Ask, CallError, Client, Local, context_of};
 use super::gate::Gate;
 use super::state::{CacheState, StoreState};
@@ -78,6 +79,7 @@ pub(crate) struct Instance {
     behaviour: Arc<Behaviour>,
     addresses: BTreeMap<String, SocketAddr>,
     timer: Timer,
+    burner: Rc<Burner>,
     client: Client,
     gate: Gate,
     trouble: watch::Sender<Trouble>,
@@ -114,7 +116,7 @@ impl Instance {
         identity: Identity,
         behaviour: Arc<Behaviour>,
         addresses: BTreeMap<String, SocketAddr>,
-        timer: Timer,
+        (timer, burner): (Timer, Rc<Burner>),
         seed: u64,
         log: Log,
     ) -> Rc<Self> {
@@ -142,6 +144,7 @@ impl Instance {
             behaviour,
             addresses,
             timer,
+            burner,
             log,
         })
     }
@@ -202,7 +205,11 @@ impl Instance {
         }
         consumers.iter().for_each(tokio::task::JoinHandle::abort);
         let (worked, refused) = self.gate.counts();
-        self.say(&format!("ended after {worked} requests, {refused} refused"));
+        let crowded = match self.burner.waited() {
+            0 => String::new(),
+            waited => format!("; {waited} pieces of everybody's work were waited for, as too many computed"),
+        };
+        self.say(&format!("ended after {worked} requests, {refused} refused{crowded}"));
         match *ending.borrow() {
             Ending::Killed => Exit::Signal(9),
             Ending::Running | Ending::Stopping => Exit::Code(0),
@@ -398,8 +405,13 @@ impl Instance {
     /// Real time passes, as much as the work takes here and now.
     async fn spend(&self, work: Nanos) {
         let nanos = work.as_u64() as f64 * self.behaviour.work_factor * self.trouble.borrow().slow_times;
-        if nanos >= 1.0 {
-            self.timer.sleep(Duration::from_nanos(nanos as u64)).await;
+        let burnt = Duration::from_nanos((nanos * self.behaviour.burn.fraction()) as u64);
+        let mut waited = Duration::from_nanos(nanos as u64).saturating_sub(burnt);
+        if !burnt.is_zero() && !self.burner.burn(burnt).await {
+            waited += burnt;
+        }
+        if !waited.is_zero() {
+            self.timer.sleep(waited).await;
         }
     }
 

@@ -5,11 +5,12 @@
 //! tell the difference, so a system can be run before it is written and its parts replaced by real code one at a time.
 //!
 //! All instances share one thread and one allocator, yet each can be stopped, killed, frozen, slowed or made to fail
-//! alone: a [`Host`] is a process table for instances that are tasks. Work is waiting, not computing; thousands of
-//! requests in progress cost no CPU.
+//! alone: a [`Host`] is a process table for instances that are tasks. Work is waiting, not computing, unless the file says
+//! `burn`; thousands of requests in progress cost no CPU.
 
 mod answer;
 mod behaviour;
+mod burn;
 mod call;
 mod gate;
 mod instance;
@@ -22,6 +23,7 @@ pub use instance::{Identity, Trouble};
 pub(crate) use timer::{Timer, now as timer_now};
 
 use crate::supervisor::{Exit, Key};
+use burn::Burner;
 use instance::{Ending, Instance};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -31,6 +33,8 @@ use tokio::sync::mpsc;
 
 /// The name of the thread that plays them all.
 pub const SYNTHETIC_THREAD: &str = "synthetic";
+/// And of those that compute for it.
+pub const SYNTHETIC_THREADS: [&str; 2] = [SYNTHETIC_THREAD, burn::BURN_THREAD];
 /// Orders on their way to the thread. Orders are rare; this many at once means that it hangs.
 const ORDERS_MAX: usize = 4_096;
 
@@ -123,6 +127,7 @@ impl Host {
 
 async fn play(mut inbox: mpsc::Receiver<Order>, timer: Timer, seed: u64, tell: Rc<dyn Fn(Key, Told)>) {
     let mut instances: HashMap<Key, Rc<Instance>> = HashMap::new();
+    let burner = Rc::new(Burner::default());
     let (gone, mut ended) = mpsc::channel::<Key>(ORDERS_MAX);
     let log: instance::Log = {
         let tell = Rc::clone(&tell);
@@ -154,7 +159,7 @@ async fn play(mut inbox: mpsc::Receiver<Order>, timer: Timer, seed: u64, tell: R
                     start.identity,
                     start.behaviour,
                     start.addresses,
-                    timer.clone(),
+                    (timer.clone(), Rc::clone(&burner)),
                     seed,
                     Rc::clone(&log),
                 );

@@ -28,6 +28,7 @@ fn behaviour(service: &str, kind: Kind, operations: Vec<Operation>) -> Behaviour
         concurrency: Some(1),
         queue: Queue { max: Some(1), discipline: Discipline::Fifo },
         work_factor: 1.0,
+        burn: Percent::ZERO,
         operations,
         health_path: Some("/healthz".to_owned()),
         cache: None,
@@ -144,6 +145,23 @@ fn work_takes_real_time_and_a_full_queue_refuses() {
     assert!(started.elapsed() >= Duration::from_millis(400), "one at a time");
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 503]);
+}
+
+#[test]
+fn work_that_burns_takes_processor_time() {
+    let cpu = || {
+        let at = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(at.tv_sec as u64, at.tv_nsec as u32)
+    };
+    let mut stage = Stage::new();
+    let half = Percent::from_millionths(500_000);
+    let work = vec![operation("GET /", Nanos::from_millis(400), 0, vec![])];
+    let (_, address) = stage.begin(Behaviour { burn: half, ..behaviour("web", Kind::Http, work) }, &[]);
+    let (started, before) = (timer::now(), cpu());
+    assert_eq!(ask(address, "GET /").0, 200);
+    // Half of it computes and half of it waits, one after the other.
+    assert!(started.elapsed() >= Duration::from_millis(400));
+    assert!(cpu() - before >= Duration::from_millis(200), "{:?}", cpu() - before);
 }
 
 #[test]

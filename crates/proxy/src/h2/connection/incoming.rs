@@ -1,8 +1,8 @@
 //! Frames as they come in: what each says, what it may not say, and what it costs.
 
 use super::{
-    BLOCK_FRAMES_MAX, Broken, Inner, Leaving, OpenBlock, PREFACE, SHUTDOWN_PING, STREAM_WINDOW, State,
-    WINDOW, WINDOW_MAX,
+    ALIVE_PING, BLOCK_FRAMES_MAX, Broken, Inner, Leaving, OpenBlock, PREFACE, SHUTDOWN_PING, SKIPPED_MAX,
+    STREAM_WINDOW, State, WINDOW, WINDOW_MAX,
 };
 use crate::h2::frame::{self, HEAD, Head, PAYLOAD_MAX, Reason, flag, kind, setting};
 use crate::h2::heads::Block;
@@ -111,7 +111,16 @@ impl Inner {
 
     /// Whether the peer may speak about this stream at all: it was opened once.
     fn was_opened(&self, id: u32) -> bool {
-        if (id % 2 == 1) == self.is_server { id <= self.last_id } else { id < self.next_id }
+        if (id % 2 == 1) == self.is_server {
+            id <= self.last_id && !self.was_skipped(id)
+        } else {
+            id < self.next_id
+        }
+    }
+
+    /// The peer opened later streams and never this one, which closes it for good (RFC 9113, section 5.1.1).
+    fn was_skipped(&self, id: u32) -> bool {
+        self.skipped.iter().any(|(from, to)| (*from..*to).contains(&id))
     }
 
     fn reset(&mut self, id: u32, reason: Reason) {
@@ -124,6 +133,7 @@ impl Inner {
 
     fn on_frame(&mut self, head: &Head, payload: &[u8], now: Nanos) -> Result<(), Fault> {
         use Fault::Connection as Bad;
+        self.heard += u64::from(head.kind != kind::PING);
         if !self.settled && head.kind != kind::SETTINGS {
             return Err(Bad(Reason::PROTOCOL_ERROR));
         }
@@ -165,7 +175,10 @@ impl Inner {
                 Ok(())
             }
             kind::PRIORITY => {
-                if payload.len() != 5 || head.stream == 0 {
+                if head.stream == 0 {
+                    return Err(Bad(Reason::PROTOCOL_ERROR));
+                }
+                if payload.len() != 5 {
                     return Err(Bad(Reason::FRAME_SIZE_ERROR));
                 }
                 self.credit.spend(now)
@@ -199,6 +212,8 @@ impl Inner {
                 if !head.has(flag::ACK) {
                     self.credit.spend(now)?;
                     frame::write_ping(true, payload, &mut self.out);
+                } else if payload == ALIVE_PING {
+                    self.asked_alive = false;
                 } else if payload == SHUTDOWN_PING && self.leaving == Leaving::Announced {
                     self.leaving = Leaving::Final;
                     frame::write_goaway(self.last_id, Reason::NO_ERROR, &mut self.out);
@@ -206,7 +221,10 @@ impl Inner {
                 Ok(())
             }
             kind::GOAWAY => {
-                let last = frame::number(payload).filter(|_| payload.len() >= 8 && head.stream == 0);
+                if head.stream != 0 {
+                    return Err(Bad(Reason::PROTOCOL_ERROR));
+                }
+                let last = frame::number(payload).filter(|_| payload.len() >= 8);
                 let last = last.ok_or(Bad(Reason::FRAME_SIZE_ERROR))? & 0x7FFF_FFFF;
                 self.peer_leaving = true;
                 if !self.is_server {
@@ -386,6 +404,10 @@ impl Inner {
         }
         let malformed = self.text.malformed || self.text.too_long;
         let Some(state) = self.ids.get(&id).and_then(|key| self.streams.get_mut(*key as usize)) else {
+            // A trailer may cross our reset. A second request on a stream that is over may not.
+            if self.is_server && malformed {
+                return Err(Fault::Connection(Reason::STREAM_CLOSED));
+            }
             return self.credit.spend(now);
         };
         if state.broken.is_some() {
@@ -424,6 +446,14 @@ impl Inner {
 
     /// A stream was opened by the peer.
     fn on_request(&mut self, id: u32, end: bool, now: Nanos) -> Result<(), Fault> {
+        let next = if self.last_id == 0 { 1 } else { self.last_id + 2 };
+        if next < id {
+            // Nobody leaves many gaps; of one who does the oldest are forgotten.
+            if self.skipped.len() == SKIPPED_MAX {
+                self.skipped.remove(0);
+            }
+            self.skipped.push((next, id));
+        }
         self.last_id = id;
         if self.text.malformed {
             return Err(Fault::Stream(id, Reason::PROTOCOL_ERROR));

@@ -46,10 +46,14 @@ const DEFAULT_WINDOW: i64 = 65_535;
 const OUT_BODY_MAX: usize = 128 << 10;
 const OUT_MAX: usize = 512 << 10;
 
+/// Gaps in the numbers of a peer's streams that are remembered.
+const SKIPPED_MAX: usize = 16;
+
 /// Pieces of one header block. Nobody needs more, and each costs us a look.
 const BLOCK_FRAMES_MAX: u32 = 32;
 
 const SHUTDOWN_PING: &[u8; 8] = b"going aw";
+const ALIVE_PING: &[u8; 8] = b"hear me?";
 
 /// How a stream ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +142,8 @@ struct Inner {
     next_id: u32,
     /// The highest stream the peer opened.
     last_id: u32,
+    /// Those below that it never opened: from, and up to.
+    skipped: SmallVec<[(u32, u32); 1]>,
     send_window: i64,
     receive_window: i64,
     owed: u32,
@@ -160,6 +166,10 @@ struct Inner {
     /// The driver knows that there is something to do.
     kicked: bool,
     received: u64,
+    /// Frames that came, but for pings and their answers.
+    heard: u64,
+    /// A ping that asks whether anybody is there was sent and not answered yet.
+    asked_alive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +243,7 @@ impl Connection {
             arrived: VecDeque::new(),
             next_id: 1,
             last_id: 0,
+            skipped: SmallVec::new(),
             send_window: DEFAULT_WINDOW,
             receive_window: WINDOW,
             owed: 0,
@@ -250,6 +261,8 @@ impl Connection {
             driver: None,
             kicked: false,
             received: 0,
+            heard: 0,
+            asked_alive: false,
         };
         Rc::new(Self { inner: RefCell::new(inner), active: Cell::new(0) })
     }
@@ -301,6 +314,22 @@ impl Connection {
     /// Bytes of progress so far, both ways: a number that changes while anything moves.
     pub(crate) fn progress(&self) -> u64 {
         self.inner.borrow().received
+    }
+
+    /// Frames that came so far, but for pings and their answers; and whether the last question of ours was answered.
+    pub(crate) fn signs_of_life(&self) -> (u64, bool) {
+        let inner = self.inner.borrow();
+        (inner.heard, !inner.asked_alive)
+    }
+
+    /// Asks the peer whether it is there.
+    pub(crate) fn ask_alive(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.over {
+            inner.asked_alive = true;
+            frame::write_ping(false, ALIVE_PING, &mut inner.out);
+            inner.kick();
+        }
     }
 
     /// A stream of ours, which has no number until its head is sent.

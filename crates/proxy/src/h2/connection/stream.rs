@@ -258,6 +258,29 @@ impl Stream {
         }
     }
 
+    /// After a whole answer to half a request: takes what the client is still sending, for a little while, and throws it
+    /// away. Resetting the stream at once is allowed (RFC 9113, section 8.1), but there are clients that then forget the
+    /// answer they have just been given.
+    pub(crate) async fn let_finish(&self) {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+        const THROWN_MAX: usize = 1 << 20;
+        if !self.state(|state| state.said && !state.ended && state.broken.is_none()) {
+            return;
+        }
+        let mut thrown = 0;
+        let ended = std::future::poll_fn(|cx| {
+            while let Body::Data = ready!(self.poll_body(cx)) {
+                thrown += self.take_body(|bytes| (bytes.len(), bytes.len()));
+                if thrown > THROWN_MAX {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        });
+        // Then it is reset, which says that nothing more is wanted.
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
+    }
+
     /// Ends the stream now, with a reason.
     pub(crate) fn reset(&self, reason: Reason) {
         self.with(|inner, key| {

@@ -65,8 +65,8 @@ pub(crate) struct CallSeen {
     pub(crate) requests: Vec<Requests>,
     pub(crate) attempts: Vec<u64>,
     pub(crate) calls: Vec<u64>,
+    pub(crate) hedges: u64,
     pub(crate) timeouts: u64,
-    pub(crate) breaker_refused: u64,
     pub(crate) in_zone: u64,
     pub(crate) placed: u64,
     /// Of what instances answered: from sending to the head of the reply.
@@ -184,7 +184,8 @@ impl Recording {
         seen.attempts[group] += u64::from(finished.attempts);
         seen.calls[group] += u64::from(finished.attempts > 0);
         seen.timeouts += u64::from(result == Err(Cause::Timeout));
-        seen.breaker_refused += u64::from(result == Err(Cause::Breaker));
+        let tries = finished.tries.as_deref().unwrap_or_default();
+        seen.hedges += tries.iter().filter(|it| it.is_hedge).count() as u64;
         if let Some(instance) = instance {
             if !finished.upstream.is_zero() {
                 record(&mut seen.at_instance[group], result, finished.upstream);
@@ -292,8 +293,8 @@ impl CallSeen {
             attempts: vec![0; GROUPS],
             calls: vec![0; GROUPS],
             at_instance: vec![Requests::default(); GROUPS],
+            hedges: 0,
             timeouts: 0,
-            breaker_refused: 0,
             in_zone: 0,
             placed: 0,
         }

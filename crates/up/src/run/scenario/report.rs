@@ -3,8 +3,9 @@
 //! A number that nothing here can know (waiting inside a real process, money) is not a number, and `null` in JSON.
 //! Utilisation is by Little's law: requests at an instance on average, over its places.
 
+use super::guards::Guards;
 use super::record::{CallSeen, GROUPS, Groups, Recording, merge};
-use model::system::{Expectation, Kind, Measure, System};
+use model::system::{Caller, Expectation, Measure, System};
 use serde_json::{Value, json};
 use sim::Estimate;
 use sim::meter::{Cause, Requests};
@@ -30,6 +31,24 @@ pub(crate) struct Slice {
     pub(crate) latency: Histogram,
 }
 
+impl TrafficSeen {
+    /// Its requests, and how many were sent, in each group.
+    fn grouped(&self, groups: Groups) -> (Vec<Requests>, [u64; GROUPS]) {
+        let mut requests = vec![Requests::default(); GROUPS];
+        let mut sent = [0; GROUPS];
+        for slice in &self.slices {
+            let group = groups.of(slice.at);
+            sent[group] += slice.sent;
+            let requests = &mut requests[group];
+            requests.ok += slice.latency.count();
+            requests.latency.merge(&slice.latency);
+            // Users see that it failed and not why; the edges say that.
+            requests.failures.0[Cause::Dependency as usize] += slice.failed;
+        }
+        (requests, sent)
+    }
+}
+
 /// How often an instance was looked at, and how often it could work.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Looked {
@@ -51,6 +70,7 @@ pub(crate) struct Facts<'f> {
     pub(crate) measured: Nanos,
     pub(crate) groups: Groups,
     pub(crate) recording: &'f Recording,
+    pub(crate) guards: &'f Guards,
     pub(crate) traffic: &'f BTreeMap<String, TrafficSeen>,
     /// By `web#0`.
     pub(crate) looked: &'f BTreeMap<String, Looked>,
@@ -96,7 +116,7 @@ impl Facts<'_> {
             came: Vec::new(),
             traffic,
             services,
-            edges: self.edges(),
+            edges: self.edges().into_iter().chain(self.edges_of_users()).collect(),
             instances: self.instances(),
             zones: self.zones(),
             consumers: Vec::new(),
@@ -250,7 +270,7 @@ impl Facts<'_> {
             });
             ServiceReport {
                 name: name.clone(),
-                kind: kind_word(service.kind),
+                kind: service.kind.word(),
                 instances: count as u32,
                 requests: self.requests(&self.sum(|_, to, _| to == name, |it| &it.requests)),
                 utilisation,
@@ -269,6 +289,8 @@ impl Facts<'_> {
         let edges = self.recording.calls.iter().map(|((from, to, operation), seen)| {
             let (attempts, calls): (u64, u64) = (seen.attempts.iter().sum(), seen.calls.iter().sum());
             let per_call = |attempts: u64, calls: u64| attempts as f64 / calls.max(1) as f64;
+            let between = self.recording.calls.keys().filter(|it| it.0 == *from && it.1 == *to).count();
+            let guarded = self.guards.of(from, to, operation, between == 1, self.measured);
             EdgeReport {
                 from: from.clone(),
                 to: to.clone(),
@@ -280,9 +302,9 @@ impl Facts<'_> {
                         (seen.calls[group] > 0).then(|| per_call(seen.attempts[group], seen.calls[group]))
                     })
                     .within(0.0, f64::INFINITY),
-                retries_per_second: attempts.saturating_sub(calls) as f64 / self.seconds(),
-                hedges_per_second: f64::NAN,
-                budget_refused_per_second: f64::NAN,
+                retries_per_second: attempts.saturating_sub(calls + seen.hedges) as f64 / self.seconds(),
+                hedges_per_second: seen.hedges as f64 / self.seconds(),
+                budget_refused_per_second: guarded.budget_refused / self.seconds(),
                 timeouts_per_second: seen.timeouts as f64 / self.seconds(),
                 degraded_per_second: f64::NAN,
                 pool_waits_per_second: f64::NAN,
@@ -291,12 +313,44 @@ impl Facts<'_> {
                 } else {
                     f64::NAN
                 },
-                breaker_trips: f64::NAN,
-                breaker_open_share: f64::NAN,
-                ejections: f64::NAN,
-                ejected: f64::NAN,
-                ejections_withheld: f64::NAN,
+                breaker_trips: guarded.breaker_trips,
+                breaker_open_share: guarded.breaker_open_share,
+                ejections: guarded.ejections,
+                ejected: guarded.ejected,
+                ejections_withheld: guarded.ejections_withheld,
             }
+        });
+        edges.collect()
+    }
+
+    /// What the users of a gateway asked, as they saw it. Users who ask a service itself have a door of their own, and
+    /// are among the callers already.
+    fn edges_of_users(&self) -> Vec<EdgeReport> {
+        let unknown = f64::NAN;
+        let edges = self.system.traffic.iter().filter_map(|it| {
+            let Caller::Gateway(gateway) = it.to.value else { return None };
+            let (groups, _) = self.traffic.get(&it.name.value)?.grouped(self.groups);
+            Some(EdgeReport {
+                from: it.name.value.clone(),
+                to: self.system.gateways[gateway].name.value.clone(),
+                operation: it.request.as_ref().map_or("GET /", |it| it.value.as_str()).to_owned(),
+                first: None,
+                calls: self.requests(&groups),
+                // Users ask once, and nothing stands between them and the gateway.
+                attempts_per_call: Estimate { value: 1.0, low: 1.0, high: 1.0 },
+                retries_per_second: 0.0,
+                hedges_per_second: 0.0,
+                budget_refused_per_second: 0.0,
+                timeouts_per_second: unknown,
+                degraded_per_second: 0.0,
+                pool_waits_per_second: 0.0,
+                in_zone_share: unknown,
+                breaker_trips: 0.0,
+                breaker_open_share: 0.0,
+                ejections: 0.0,
+                ejected: 0.0,
+                ejections_withheld: 0.0,
+            })
         });
         edges.collect()
     }
@@ -308,7 +362,7 @@ impl Facts<'_> {
         };
         let kind = |service: &str| {
             let found = self.system.services.iter().find(|it| it.name.value == service);
-            found.map_or("gateway", |it| kind_word(it.kind))
+            found.map_or("gateway", |it| it.kind.word())
         };
         let seen = self.recording.instances.iter().map(|(name, it)| {
             let looked = self.looked.get(name).copied().unwrap_or_default();
@@ -356,17 +410,7 @@ impl Facts<'_> {
 
     fn traffic(&self) -> Vec<TrafficReport> {
         let traffic = self.traffic.iter().map(|(name, seen)| {
-            let mut groups = vec![Requests::default(); GROUPS];
-            let mut sent = [0; GROUPS];
-            for slice in &seen.slices {
-                let group = self.groups.of(slice.at);
-                sent[group] += slice.sent;
-                let requests = &mut groups[group];
-                requests.ok += slice.latency.count();
-                requests.latency.merge(&slice.latency);
-                // Users see that it failed and not why; the edges say that.
-                requests.failures.0[Cause::Dependency as usize] += slice.failed;
-            }
+            let (groups, sent) = seen.grouped(self.groups);
             let series = seen.slices.iter().map(|it| {
                 let lasted = it.lasted.as_secs_f64().max(1e-9);
                 let quantile = |q| it.latency.quantile(q).map(Nanos::as_secs_f64);
@@ -408,8 +452,8 @@ impl Facts<'_> {
         }
         for expected in self.expect {
             let (name, is_gateway) = match expected.service {
-                model::system::Caller::Service(id) => (&self.system.services[id].name.value, false),
-                model::system::Caller::Gateway(id) => (&self.system.gateways[id].name.value, true),
+                Caller::Service(id) => (&self.system.services[id].name.value, false),
+                Caller::Gateway(id) => (&self.system.gateways[id].name.value, true),
             };
             let seen = self.sum(
                 |from, to, it| {
@@ -484,18 +528,6 @@ fn verdict(traffic: &[TrafficReport], services: &[ServiceReport], objectives: &[
         headline,
         findings: Vec::new(),
         untried: false,
-    }
-}
-
-fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Http => "http",
-        Kind::Grpc => "grpc",
-        Kind::Tcp => "tcp",
-        Kind::Cache => "cache",
-        Kind::Store => "store",
-        Kind::Queue => "queue",
-        Kind::External => "external",
     }
 }
 
