@@ -46,6 +46,15 @@ export class Live {
     this.#open();
   }
 
+  /** After a login. */
+  again(): void {
+    this.stop();
+    this.link = "connecting";
+    this.trouble = null;
+    this.#failures = 0;
+    this.start();
+  }
+
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
@@ -75,7 +84,8 @@ export class Live {
       const answer = await fetch("/v1/map", { headers: { Accept: "application/json" } });
       if (answer.status === 401 || answer.status === 403) {
         this.link = "refused";
-        this.trouble = "this isobar asks for its token: open the address that `isobar up` printed";
+        this.trouble = "this isobar asks for its token";
+        this.stop();
         return;
       }
       if (!answer.ok) throw new Error(`the map was refused: ${answer.status}`);
@@ -93,18 +103,16 @@ export class Live {
       return;
     }
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/v1/live`);
+    const { sequence, revision } = this.#latest;
+    const has = sequence > 0 ? `?resume=${sequence}&revision=${revision}` : "";
+    const socket = new WebSocket(`${scheme}://${location.host}/v1/live${has}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
-    socket.onopen = () => {
-      const { sequence, revision } = this.#latest;
-      if (sequence > 0) socket.send(JSON.stringify({ resume: sequence, revision }));
-    };
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
       if (typeof data === "string") this.#words(data);
       else this.#frame(data);
     };
-    socket.onclose = () => this.#lost();
+    socket.onclose = () => socket === this.#socket && this.#lost();
   }
 
   #words(text: string): void {
@@ -138,6 +146,8 @@ export class Live {
     this.#failures += 1;
     if (this.link !== "refused") this.link = "lost";
     this.trouble ??= "isobar does not answer";
+    // A login ends some day, and a closed connection does not say why it closed.
+    if (this.#failures === 2) void this.#loadMap();
     const wait = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** Math.min(this.#failures, 6));
     this.#timer = setTimeout(() => this.#open(), wait);
   }

@@ -33,7 +33,8 @@ export interface CallTile {
   retries: Known;
   budget: Known;
   breaker: { open: number; of: number } | null;
-  pool: { used: number; max: number } | null;
+  /** Connections to who is called; callers in one place share them. */
+  pool: { open: number; in_use: number; idle: number; waiting: number; max_per_instance: number | null } | null;
   spark: Known[];
 }
 
@@ -53,7 +54,7 @@ export interface InstanceRow {
 
 export interface Slo {
   availability: { target: number; good: Known; budget_left: Known; burn_short: Known; burn_long: Known } | null;
-  latency: { share: number; limit_ms: number; good: Known }[];
+  latency: { share: number; limit_ms: number; good: Known; budget_left: Known }[];
 }
 
 export async function fetchNode(name: string, signal: AbortSignal): Promise<NodePage> {

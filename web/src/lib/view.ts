@@ -197,6 +197,50 @@ export function seen(view: View, now: Records): View {
   return { ...view, edges: view.edges.filter((edge) => (now.edges.get(edge.id)?.rate ?? 0) > 0) };
 }
 
+const NARROW = 1.25;
+
+/** Whether a picture from the top to the bottom fills this screen better than one from left to right. */
+export const isUpright = (size: { width: number; height: number }): boolean => size.height > size.width * NARROW;
+
+/** The same drawing from the top to the bottom: layers become rows. Boxes keep their size, so that names stay readable. */
+export function upright(view: View): View {
+  const pitch = (values: number[], least: number): number => {
+    const sorted = [...new Set(values.map(Math.round))].sort((a, b) => a - b);
+    return sorted.slice(1).reduce((gap, value, at) => Math.min(gap, Math.max(least, value - sorted[at]!)), Infinity);
+  };
+  const [width, height] = [Math.max(1, ...view.nodes.map((node) => node.width)), Math.max(1, ...view.nodes.map((node) => node.height))];
+  const columns = new Map<number, number[]>();
+  for (const node of view.nodes) columns.set(Math.round(node.x), [...(columns.get(Math.round(node.x)) ?? []), node.y]);
+  const between = Math.min(...[...columns.values()].map((rows) => pitch(rows, height)));
+  const along = pitch([...columns.keys()], width / 2);
+  const across = Number.isFinite(between) ? (width + 24) / between : 1;
+  const down = Number.isFinite(along) ? (height + 70) / along : 1;
+  const turn = (x: number, y: number): [number, number] => [y * across, x * down];
+  const boxes = view.nodes.map((node) => {
+    const [x, y] = turn(node.x, node.y);
+    return { ...node, x, y };
+  });
+  const edges = view.edges.map((edge) => {
+    const path = edge.path.map(([x, y]) => turn(x, y));
+    const ends = [[0, 1, edge.from], [path.length - 1, path.length - 2, edge.to]] as const;
+    for (const [end, beside, id] of ends) {
+      const [was, now, from] = [view.nodes[id], boxes[id], edge.path[end]];
+      if (!was || !now || !from || !path[beside]) continue;
+      // What left at the right leaves at the foot, as far from the middle as before.
+      const side = from[0] >= was.x ? 1 : -1;
+      const x = now.x + ((from[1] - was.y) / (was.height / 2)) * (now.width / 2) * 0.8;
+      path[end] = [x, now.y + (side * now.height) / 2];
+      path[beside] = [x, path[beside][1]];
+    }
+    return { ...edge, path };
+  });
+  const frames = view.frames.map((frame) => {
+    const [x, y] = turn(frame.x, frame.y);
+    return { ...frame, x, y, width: frame.height * across, height: frame.width * down };
+  });
+  return { ...view, nodes: boxes, edges, frames };
+}
+
 /** A thing that is drawn, as the filter language sees it. */
 export function nodeRow(doc: MapDoc, node: Drawn, now: Records): Row {
   const record = now.nodes.get(node.id);

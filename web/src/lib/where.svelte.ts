@@ -13,12 +13,16 @@ export interface Where {
   open: string[];
   /** Only this one and its neighbours. */
   focus: string;
-  /** What is selected: a name, or `web->cart`. */
+  /** What is selected: a name, or `web->cart`; of a trace, a span. */
   at: string;
+  /** Where the map is looked at, `x,y,scale`; empty: all of it. */
+  camera: string;
+  /** The table's column, with a minus from the other end. */
+  sort: string;
 }
 
 export const GROUPS = ["auto", "service", "team", "zone", "region", "version"] as const;
-export const NOWHERE: Where = { view: "map", name: "", filter: "", group: "auto", open: [], focus: "", at: "" };
+export const NOWHERE: Where = { view: "map", name: "", filter: "", group: "auto", open: [], focus: "", at: "", camera: "", sort: "" };
 
 export function parse(path: string, query: string): Where {
   const [first = "", second = ""] = path.split("/").filter((part) => part !== "").map(decode);
@@ -26,16 +30,18 @@ export function parse(path: string, query: string): Where {
   const group = GROUPS.find((known) => known === words.get("group")) ?? "auto";
   const view = (["table", "service", "traces", "trace", "act"] as const).find((known) => known === first) ?? "map";
   const open = (words.get("open") ?? "").split(",").filter((name) => name !== "");
-  return { view, name: second, filter: words.get("q") ?? "", group, open, focus: words.get("focus") ?? "", at: words.get("at") ?? "" };
+  return { view, name: second, filter: words.get("q") ?? "", group, open, focus: words.get("focus") ?? "", at: words.get("at") ?? "", camera: words.get("camera") ?? "", sort: words.get("sort") ?? "" };
 }
 
-export function print({ view, name, filter, group, open, focus, at }: Where): string {
+export function print({ view, name, filter, group, open, focus, at, camera, sort }: Where): string {
   const words = new URLSearchParams();
   if (filter !== "") words.set("q", filter);
   if (group !== "auto") words.set("group", group);
   if (open.length > 0) words.set("open", open.join(","));
   if (focus !== "") words.set("focus", focus);
   if (at !== "") words.set("at", at);
+  if (camera !== "" && view === "map") words.set("camera", camera);
+  if (sort !== "" && view === "table") words.set("sort", sort);
   const path = view === "map" ? "/" : name === "" ? `/${view}` : `/${view}/${encodeURIComponent(name)}`;
   const query = words.toString();
   return query === "" ? path : `${path}?${query}`;

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { command, parse, print } from "./where.svelte";
 
 describe("an address", () => {
-  test.each(["/", "/table", "/service/web", "/trace/4bf92f", "/traces?q=status%3E%3D500", "/?group=team", "/table?q=p99%3E10ms&group=zone", "/?group=team&open=a%2Cb&focus=web&at=web-%3Ecart", "/service/a%2Fb"])("%s goes there and back", (address) => {
+  test.each(["/", "/table", "/service/web", "/trace/4bf92f", "/traces?q=status%3E%3D500", "/?group=team", "/table?q=p99%3E10ms&group=zone", "/?group=team&open=a%2Cb&focus=web&at=web-%3Ecart", "/service/a%2Fb", "/?camera=120%2C-40%2C0.75", "/table?sort=-p99", "/trace/4bf92f?at=00f067aa"])("%s goes there and back", (address) => {
     const [path = "", query = ""] = address.split("?");
     expect(print(parse(path, query))).toBe(address);
   });

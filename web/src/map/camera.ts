@@ -24,15 +24,36 @@ export const FINER = 1.9;
 
 const clamp = (value: number, low: number, high: number): number => Math.min(high, Math.max(low, value));
 
-export function fit(bounds: { left: number; top: number; right: number; bottom: number }, size: Size, margin = 48): Camera {
+/** What stands over the picture at its borders, in pixels. */
+export interface Inset {
+  top: number;
+  right: number;
+  bottom: number;
+}
+
+/** Everything in sight, in the middle of what nothing stands over. */
+export function fit(bounds: { left: number; top: number; right: number; bottom: number }, size: Size, inset: Inset = { top: 0, right: 0, bottom: 0 }): Camera {
+  const margin = Math.min(48, size.width * 0.03);
   const width = Math.max(1, bounds.right - bounds.left);
   const height = Math.max(1, bounds.bottom - bounds.top);
-  const scale = Math.min((size.width - 2 * margin) / width, (size.height - 2 * margin) / height, 1.6);
+  const [free, tall] = [size.width - inset.right - 2 * margin, size.height - inset.top - inset.bottom - 2 * margin];
+  const scale = clamp(Math.min(Math.max(1, free) / width, Math.max(1, tall) / height, 1.6), SCALE_MIN, SCALE_MAX);
   return {
-    x: (bounds.left + bounds.right) / 2,
-    y: (bounds.top + bounds.bottom) / 2,
-    scale: clamp(scale, SCALE_MIN, SCALE_MAX),
+    x: (bounds.left + bounds.right) / 2 + inset.right / 2 / scale,
+    y: (bounds.top + bounds.bottom) / 2 + (inset.bottom - inset.top) / 2 / scale,
+    scale,
   };
+}
+
+/** Where we look, for an address: three short numbers. */
+export const printCamera = ({ x, y, scale }: Camera): string => `${Math.round(x)},${Math.round(y)},${Number(scale.toPrecision(3))}`;
+
+/** `null`: no camera that anybody could look through. */
+export function parseCamera(text: string): Camera | null {
+  const [x, y, scale, ...more] = text.split(",").map(Number);
+  if (x === undefined || y === undefined || scale === undefined || more.length > 0) return null;
+  if (![x, y, scale].every(Number.isFinite) || Math.abs(x) > 1e6 || Math.abs(y) > 1e6 || scale <= 0) return null;
+  return { x, y, scale: clamp(scale, SCALE_MIN, SCALE_MAX) };
 }
 
 export const toScreen = (camera: Camera, size: Size, x: number, y: number): [number, number] => [

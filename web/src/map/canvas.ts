@@ -3,16 +3,7 @@
 import { toScreen, type Camera, type Size } from "./camera";
 import type { Renderer } from "./gl";
 import { css, type Palette, type Rgb } from "./palette";
-import { EDGE_FLOATS, EDGE_POINTS, NODE_FLOATS, SHAPES, type Geometry, type Scene } from "./scene";
-
-/** The shader's hash in integers, so that both renderers place the same particles. */
-export function hash(n: number): number {
-  let x = (Math.imul(n, 747796405) + 2891336453) >>> 0;
-  x = Math.imul((x >>> ((x >>> 28) + 4)) ^ x, 277803737) >>> 0;
-  return ((x >>> 22) ^ x) >>> 0;
-}
-
-const unit = (n: number): number => hash(n >>> 0) / 4294967295;
+import { EDGE_FLOATS, EDGE_POINTS, NODE_FLOATS, particles, particleSlots, SHAPES, unit, type Geometry, type Scene } from "./scene";
 
 export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer {
   const paper = canvas.getContext("2d");
@@ -60,22 +51,19 @@ export function canvasRenderer(canvas: HTMLCanvasElement, first: Palette): Rende
       }
       paper.setLineDash([]);
       if (moving && geo.view.edges.length > 0) {
-        const slots = Math.max(1, Math.min(48, Math.floor(this.budget / geo.view.edges.length)));
-        for (let row = 0; row < geo.view.edges.length; row += 1) {
-          const [phase = 0, speed = 0, density = 0, errors = 0] = scene.edges.subarray(row * EDGE_FLOATS + 4, row * EDGE_FLOATS + 8);
-          for (let j = 0; j < slots; j += 1) {
-            const i = row * slots + j;
-            if (unit(i * 3 + 1) >= density) continue;
-            const whole = phase + speed * age + unit(i * 3);
-            const where = (whole - Math.floor(whole)) * (EDGE_POINTS - 1);
-            const k = Math.min(Math.floor(where), EDGE_POINTS - 2);
-            const [x0, y0] = at(row, k);
-            const [x1, y1] = at(row, k + 1);
-            const failed = unit(i * 3 + 2) < errors;
-            paper.fillStyle = css(failed ? palette.bad : palette.dot);
-            const r = failed ? 3 : 1.8;
-            paper.fillRect(x0 + (x1 - x0) * (where - k) - r, y0 + (y1 - y0) * (where - k) - r, 2 * r, 2 * r);
-          }
+        const slots = particleSlots(this.budget, geo.view.edges.length);
+        for (const i of particles(scene.edges, geo.view.edges.length, slots)) {
+          const row = Math.floor(i / slots);
+          const [phase = 0, speed = 0, , errors = 0] = scene.edges.subarray(row * EDGE_FLOATS + 4, row * EDGE_FLOATS + 8);
+          const whole = phase + speed * age + unit(i * 3);
+          const where = (whole - Math.floor(whole)) * (EDGE_POINTS - 1);
+          const k = Math.min(Math.floor(where), EDGE_POINTS - 2);
+          const [x0, y0] = at(row, k);
+          const [x1, y1] = at(row, k + 1);
+          const failed = unit(i * 3 + 2) < errors;
+          paper.fillStyle = css(failed ? palette.bad : palette.dot);
+          const r = failed ? 3 : 1.8;
+          paper.fillRect(x0 + (x1 - x0) * (where - k) - r, y0 + (y1 - y0) * (where - k) - r, 2 * r, 2 * r);
         }
       }
       for (let row = 0; row < geo.view.nodes.length; row += 1) {

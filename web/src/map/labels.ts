@@ -69,16 +69,17 @@ export function drawLabels(paper: Paper, shown: Shown): void {
     const said = shown.said.get(node.id);
     context.globalAlpha = shown.bright !== null && !shown.bright.has(node.id) ? 0.3 : 1;
     node: {
-      const font = Math.min(15, Math.max(9, halfHeight * 0.5));
+      const detailed = halfHeight > 15 && said !== undefined;
+      const sign = said?.signs[0];
+      const lines = !detailed ? 1 : sign !== undefined && halfHeight > 21 ? 3 : 2;
+      // All lines keep clear of the rim.
+      const font = Math.min(15, Math.max(9, Math.min(halfHeight * 0.5, (halfHeight * 2 - 10) / (lines * 1.2))));
       // Pointed shapes have less room.
       const pointed = node.kind === "cache" || node.kind === "external";
       const room = halfWidth * 2 - (pointed ? halfHeight * 1.1 : 16);
       context.textAlign = "center";
       context.fillStyle = css(palette.text);
       context.font = `600 ${font}px ${FONT}`;
-      const detailed = halfHeight > 15 && said !== undefined;
-      const sign = said?.signs[0];
-      const lines = !detailed ? 1 : sign !== undefined && halfHeight > 21 ? 3 : 2;
       const line = font * 1.18;
       const first = y - ((lines - 1) * line) / 2;
       context.fillText(cut(context, node.name, room), x, first);
@@ -88,7 +89,10 @@ export function drawLabels(paper: Paper, shown: Shown): void {
       const mark = said.health === "ok" || said.health === "idle" ? "" : `${HEALTH_MARK[said.health]} `;
       const errors = said.errors === "–" || said.errors === "0%" ? "" : ` · ${said.errors} err`;
       const latency = said.p99 === "–" ? "" : ` · ${said.p99}`;
-      context.fillText(cut(context, lines === 2 && sign !== undefined ? `${mark}${said.rate} · ${sign}` : `${mark}${said.rate}${errors}${latency}`, room), x, first + line);
+      // What does not fit is left out whole, the least important first.
+      const told = lines === 2 && sign !== undefined ? [`${mark}${said.rate} · ${sign}`, `${mark}${said.rate}${errors}`] : [`${mark}${said.rate}${errors}${latency}`, `${mark}${said.rate}${errors}`];
+      const fits = told.find((text) => context.measureText(text).width <= room) ?? `${mark}${said.rate}`;
+      context.fillText(cut(context, fits, room), x, first + line);
       if (lines === 3 && sign !== undefined) {
         context.fillStyle = css(said.health === "bad" ? palette.bad : said.health === "warn" ? palette.warn : palette.faint);
         const more = said.signs.length > 1 ? ` +${said.signs.length - 1}` : "";
@@ -105,8 +109,10 @@ export function drawLabels(paper: Paper, shown: Shown): void {
 function instancesOf({ context, camera, palette }: Paper, shown: Shown, members: number[], x: number, top: number, halfWidth: number): void {
   if (members.length !== 1) return;
   const all = shown.instances.get(members[0]!) ?? [];
-  const line = Math.min(17, 8 * camera.scale);
-  const shownMax = Math.max(1, Math.min(6, Math.floor((20 * camera.scale) / line)));
+  const line = Math.min(15, 6.5 * camera.scale);
+  // The words about those who are left out need a line, too, and the next box begins below.
+  const room = Math.max(1, Math.min(7, Math.floor((22 * camera.scale) / line)));
+  const shownMax = all.length > room ? room - 1 : room;
   context.font = `${line * 0.78}px ${FONT}`;
   all.slice(0, shownMax).forEach((it, i) => {
     const y = top + line * (i + 0.8);

@@ -10,8 +10,8 @@ import { health, type Health } from "./palette";
 /** Points along each edge; a cubic chain drawn with this many is smooth at every zoom we offer. */
 export const EDGE_POINTS = 16;
 
-/** Floats of one node's instance: x, y, half width, half height; health, saturation, shape, flags; share of the newest version. */
-export const NODE_FLOATS = 9;
+/** Floats of one node: x, y, half width, half height; health, saturation, shape, flags; share of the newest version, and three to spare. */
+export const NODE_FLOATS = 12;
 
 /** Floats of one edge's row: width, health, opacity, dashes; phase, speed, density, errors. */
 export const EDGE_FLOATS = 8;
@@ -52,14 +52,17 @@ export function geometry(view: View): Geometry {
       edgePoints[(row * EDGE_POINTS + k) * 2 + 1] = y;
     });
   });
-  const bounds = { left: 0, top: 0, right: 1, bottom: 1 };
-  if (view.nodes.length > 0) {
-    const boxes = [...view.nodes, ...view.frames];
-    bounds.left = Math.min(...boxes.map((box) => box.x - box.width / 2));
-    bounds.right = Math.max(...boxes.map((box) => box.x + box.width / 2));
-    bounds.top = Math.min(...boxes.map((box) => box.y - box.height / 2));
-    bounds.bottom = Math.max(...boxes.map((box) => box.y + box.height / 2));
-  }
+  if (view.nodes.length === 0) return { view, edgePoints, edgeLengths, bounds: { left: 0, top: 0, right: 1, bottom: 1 } };
+  const bounds = { left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity };
+  const hold = (x: number, y: number, halfWidth: number, halfHeight: number) => {
+    bounds.left = Math.min(bounds.left, x - halfWidth);
+    bounds.right = Math.max(bounds.right, x + halfWidth);
+    bounds.top = Math.min(bounds.top, y - halfHeight);
+    bounds.bottom = Math.max(bounds.bottom, y + halfHeight);
+  };
+  for (const box of [...view.nodes, ...view.frames]) hold(box.x, box.y, box.width / 2, box.height / 2);
+  // A line may go around everything.
+  for (let at = 0; at < edgePoints.length; at += 2) hold(edgePoints[at]!, edgePoints[at + 1]!, 0, 0);
   return { view, edgePoints, edgeLengths, bounds };
 }
 
@@ -133,6 +136,29 @@ export function scene(geo: Geometry, now: Records, choice: Choice): Scene {
   const order = Uint32Array.from(view.edges.keys()).sort((a, b) => badness[a]! - badness[b]! || a - b);
   const worst = [...order.subarray(-WORST_LABELS)].reverse().filter((row) => badness[row]! > 0.005);
   return { nodes, edges, order, worst };
+}
+
+/** A number in 0..1 for each whole number, always the same one; the shader has the same. */
+export function unit(n: number): number {
+  let x = (Math.imul(n, 747796405) + 2891336453) >>> 0;
+  x = Math.imul((x >>> ((x >>> 28) + 4)) ^ x, 277803737) >>> 0;
+  return (((x >>> 22) ^ x) >>> 0) / 4294967295;
+}
+
+/** How many particles one edge may have. */
+export const particleSlots = (budget: number, edges: number): number => Math.max(1, Math.min(48, Math.floor(budget / Math.max(1, edges))));
+
+/** The numbers of the particles that are drawn; number ÷ slots is the edge. Which ones stays the same while the rates do. */
+export function particles(rows: Float32Array, edges: number, slots: number): Uint32Array {
+  const shown = new Uint32Array(edges * slots);
+  let count = 0;
+  for (let row = 0; row < edges; row += 1) {
+    // Dimmed calls have none.
+    if (rows[row * EDGE_FLOATS + 2]! <= 0.3) continue;
+    const density = rows[row * EDGE_FLOATS + 6]!;
+    for (let i = row * slots; i < (row + 1) * slots; i += 1) if (unit(i * 3 + 1) < density) shown[count++] = i;
+  }
+  return shown.slice(0, count);
 }
 
 /** The busiest edge's rate; widths and dots are shares of it, on a logarithmic scale. */

@@ -1,26 +1,31 @@
 // A real `isobar up`, a real browser, and what tests ask of both. Nothing here knows what the page looks like.
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { inflateSync } from "node:zlib";
 import { chromium } from "playwright-core";
+import { front } from "../front.mjs";
 
-const FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"];
+/** Names that lead to this machine and are not this machine's: what a browser elsewhere sees. */
+const FLAGS = ["--host-resolver-rules=MAP *.test 127.0.0.1", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"];
 
 export const browserPath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => existsSync(path));
 
-/** Starts a system with its traffic; resolves once it says where its map is. */
+let runs = 0;
+
+/** Starts a system with its traffic; resolves once it says where its map is. With ISOBAR_FRONT the page is today's `web/dist`, and not the binary's own. */
 export async function up(file = fileURLToPath(new URL("system.yaml", import.meta.url)), more = ["--load"]) {
   const binary = process.env.ISOBAR;
   if (!binary) throw new Error("ISOBAR names no binary: run `cargo xtask ui test --browser`");
   const state = mkdtempSync(join(tmpdir(), "isobar-e2e-"));
   const env = { ...process.env, ISOBAR_STATE: state };
-  const child = spawn(binary, ["up", file, "--name", `e2e-${process.pid}`, "--no-watch", ...more], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const name = `e2e-${process.pid}-${(runs += 1)}`;
+  const child = spawn(binary, ["up", file, "--name", name, "--no-watch", ...more], { env, stdio: ["ignore", "pipe", "pipe"] });
   const said = [];
-  const url = await new Promise((resolve, reject) => {
+  const own = await new Promise((resolve, reject) => {
     const late = setTimeout(() => reject(new Error(`isobar did not say where its map is:\n${said.join("\n")}`)), 30_000);
     const line = (text) => {
       said.push(text);
@@ -34,6 +39,8 @@ export async function up(file = fileURLToPath(new URL("system.yaml", import.meta
     createInterface({ input: child.stderr }).on("line", (text) => said.push(text));
     child.on("exit", (code) => reject(new Error(`isobar ended with ${code}:\n${said.join("\n")}`)));
   });
+  const shown = process.env.ISOBAR_FRONT ? await front(own) : null;
+  const url = shown?.url ?? own;
   const ask = async (path, init) => {
     const answer = await fetch(url + path, init);
     const text = await answer.text();
@@ -41,9 +48,12 @@ export async function up(file = fileURLToPath(new URL("system.yaml", import.meta
   };
   return {
     url,
+    /** What people on another machine are asked for. */
+    token: () => JSON.parse(readFileSync(join(state, name, "run.json"), "utf8")).token,
     ask,
     pid: async () => (await ask("/v1/status")).body.pid,
     async down() {
+      shown?.end();
       if (child.exitCode !== null || child.signalCode !== null) return;
       const ended = new Promise((resolve) => child.once("exit", resolve));
       child.kill("SIGTERM");

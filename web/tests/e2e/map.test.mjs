@@ -1,7 +1,10 @@
 // The page, with a real system behind it. One isobar and one browser serve all tests; each test has a page of its own.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { browse, browserPath, live, open, pixels, seen, until, up, variety } from "./harness.mjs";
 
@@ -63,6 +66,27 @@ describe("the map", () => {
     assert.ok(variance > 20 && colours > 20, `a canvas of ${colours} colours, variance ${variance}`);
   });
 
+  test("comes back when the browser takes the context away and gives it back", async () => {
+    const page = await look("/", { refused: ["CONTEXT_LOST"] });
+    await live(page);
+    const drawn = async () => variety(await page.locator("canvas.picture").screenshot());
+    await until("a picture", drawn, ({ variance }) => variance > 20);
+    await page.evaluate(() => {
+      const gl = document.querySelector("canvas.picture").getContext("webgl2");
+      globalThis.lose = gl.getExtension("WEBGL_lose_context");
+      globalThis.lose.loseContext();
+    });
+    await page.waitForTimeout(600);
+    await page.evaluate(() => globalThis.lose.restoreContext());
+    await until("the picture again", drawn, ({ variance, colours }) => variance > 20 && colours > 20, 8_000);
+    // With its lines, which were in the context that went.
+    const spots = await page.evaluate(() => globalThis.isobar.spots("web->cart"));
+    const { width, channels, bytes } = pixels(await page.screenshot());
+    const [x, y] = spots[7].map(Math.round);
+    const near = [-2, -1, 0, 1, 2].map((by) => [...bytes.subarray(((y + by) * width + x) * channels, ((y + by) * width + x) * channels + 3)]);
+    assert.ok(near.some(([r, g, b]) => Math.max(r, g, b) - Math.min(r, g, b) > 25), JSON.stringify(near));
+  });
+
   test("is the same picture for the same data and time", async () => {
     const page = await look("/", { reducedMotion: "reduce" });
     await live(page);
@@ -97,6 +121,76 @@ describe("the map", () => {
       await command("/v1/services/cart/start");
     }
     await until("cart as before", () => row(page, "cart"), (it) => it.health === "ok", 15_000);
+  });
+
+  test("draws each call where it belongs, and in red when it fails", async () => {
+    const page = await look("/?at=cart", { reducedMotion: "reduce", viewport: { width: 1200, height: 700 } });
+    await live(page);
+    await until("a healthy start", () => row(page, "cart"), (it) => it.health === "ok", 10_000);
+    const spots = (name) => page.evaluate((of) => globalThis.isobar.spots(of), name);
+    // The strongest colour within two pixels: lines are thin, and their borders are smooth.
+    const colours = async (points) => {
+      const { width, channels, bytes } = pixels(await page.screenshot());
+      return points.map(([x, y]) => {
+        let strongest = [0, 0, 0];
+        for (let dy = -2; dy <= 2; dy += 1) {
+          for (let dx = -2; dx <= 2; dx += 1) {
+            const at = ((Math.round(y) + dy) * width + Math.round(x) + dx) * channels;
+            const colour = [...bytes.subarray(at, at + 3)];
+            if (Math.max(...colour) - Math.min(...colour) > Math.max(...strongest) - Math.min(...strongest)) strongest = colour;
+          }
+        }
+        return strongest;
+      });
+    };
+    const teal = ([r, g, b]) => g > r + 25 && b > r + 15;
+    const magenta = ([r, g, b]) => r > g + 40 && b > g;
+    const inner = (points) => [3, 7, 12].map((at) => points[at]);
+    const check = async (name, holds, words) => {
+      const points = inner(await spots(name));
+      assert.equal(points.length, 3, `${name} is on the map`);
+      const found = await colours(points);
+      assert.ok(found.every(holds), `${name} ${words}: ${JSON.stringify(found)} at ${JSON.stringify(points)}`);
+    };
+    await check("web->cart", teal, "is drawn");
+    await check("cart->carts", teal, "is drawn");
+    const [[x, y]] = await spots("cart");
+    const [beside] = await colours([[x, y + 150]]);
+    assert.ok(!teal(beside) && !magenta(beside), `nothing is drawn where nothing is: ${beside}`);
+    // Kept between frames, and drawn anew when the window is another.
+    await page.waitForTimeout(2_500);
+    await check("web->cart", teal, "is still drawn");
+    await page.setViewportSize({ width: 900, height: 640 });
+    await page.waitForTimeout(700);
+    await check("web->cart", teal, "is drawn in another window");
+    await command("/v1/services/cart/stop");
+    try {
+      await until("cart in red", () => row(page, "cart"), (it) => it.health === "bad", 10_000);
+      await until("a red line", async () => (await colours(inner(await spots("web->cart")))).every(magenta), (red) => red, 5_000);
+    } finally {
+      await command("/v1/services/cart/start");
+    }
+    await until("cart as before", () => row(page, "cart"), (it) => it.health === "ok", 15_000);
+    await until("a line as before", async () => (await colours(inner(await spots("web->cart")))).every(teal), (fine) => fine, 5_000);
+  });
+
+  test("moves nothing for those who asked for less motion", async () => {
+    const init = () => {
+      globalThis.points = 0;
+      const draw = WebGL2RenderingContext.prototype.drawElements;
+      WebGL2RenderingContext.prototype.drawElements = function (mode, ...rest) {
+        if (mode === this.POINTS) globalThis.points += 1;
+        draw.call(this, mode, ...rest);
+      };
+    };
+    const moves = async (reducedMotion) => {
+      const page = await look("/", { init, reducedMotion });
+      await live(page);
+      await page.waitForTimeout(1_000);
+      return page.evaluate(() => globalThis.points);
+    };
+    assert.equal(await moves("reduce"), 0);
+    assert.ok((await moves("no-preference")) > 3, "the count counts nothing");
   });
 
   test("says which breakers are open, and always names the worst call", async () => {
@@ -186,6 +280,34 @@ describe("finding", () => {
     }
   });
 
+  test("has where one looks, how the table is sorted and what is chosen in its address", async () => {
+    const page = await look("/?camera=200%2C40%2C2");
+    await live(page);
+    const spot = async () => (await page.evaluate(() => globalThis.isobar.spots("web")))[0].map(Math.round);
+    const there = await spot();
+    await page.reload();
+    await live(page);
+    assert.deepEqual(await spot(), there);
+    await page.getByRole("application").focus();
+    await page.keyboard.press("ArrowRight");
+    const camera = await until("another camera", () => new URL(page.url()).searchParams.get("camera"), (text) => text !== "200,40,2");
+    assert.match(camera, /^230,40,2$/);
+    await page.keyboard.press("0");
+    await until("no camera for all of it", () => new URL(page.url()).searchParams.get("camera"), (text) => text === null);
+    await page.goto(`${isobar.url}/table?sort=-name`);
+    const names = () => page.locator("tbody tr[data-node]").evaluateAll((rows) => rows.map((each) => each.getAttribute("data-node")));
+    await until("the table from behind", names, (now) => JSON.stringify(now) === JSON.stringify([...SERVICES].reverse()), 10_000);
+    assert.equal(await page.locator("th[aria-sort=descending]").textContent().then((text) => text.trim().split(" ")[0]), "service");
+    await page.getByRole("button", { name: "rate" }).click();
+    assert.equal(new URL(page.url()).searchParams.get("sort"), "rate");
+    await page.getByRole("button", { name: "rate" }).click();
+    assert.equal(new URL(page.url()).searchParams.get("sort"), "-rate");
+    const [trace] = await until("a trace", async () => (await isobar.ask("/api/v2/traces?limit=20")).body, (all) => all.some((spans) => spans.length > 2), 10_000).then((all) => all.filter((spans) => spans.length > 2));
+    const span = trace.find((each) => each.parentId !== undefined);
+    await page.goto(`${isobar.url}/trace/${trace[0].traceId}?at=${span.id}`);
+    await until("the span's details", () => page.locator("aside p").first().textContent(), (text) => text.includes(span.id), 10_000);
+  });
+
   test("needs no mouse", async () => {
     const page = await look("/");
     await live(page);
@@ -246,7 +368,7 @@ describe("a service's page", () => {
     await until("seconds of signals", () => page.locator("figcaption").first().textContent(), (text) => /rate \d/.test(text), 10_000);
     await until("an example", () => page.locator(".doors button").count(), (count) => count > 0, 15_000);
     const text = await page.locator("section.page").innerText();
-    for (const part of ["requests", "errors", "latency", "cart", "web#0", "availability 99.9%", "policy in force", "system.yaml:", "oncall.example", "last words", "changes"]) assert.ok(text.toLowerCase().includes(part.toLowerCase()), `no ${part} in:\n${text.slice(0, 3_000)}`);
+    for (const part of ["requests", "errors", "latency", "cart", "web#0", "99.9% is promised", "budget left", "in use", "policy in force", "system.yaml:", "oncall.example", "last words", "changes"]) assert.ok(text.toLowerCase().includes(part.toLowerCase()), `no ${part} in:\n${text.slice(0, 3_000)}`);
     assert.ok(!/undefined|NaN|\[object/.test(text), text.slice(0, 3_000));
     await page.locator(".doors button").first().click();
     await until("a trace", () => page.locator("[role=option]").count(), (count) => count > 0, 10_000);
@@ -308,6 +430,60 @@ describe("acts", () => {
     await act({ do: "scale", service: "catalog", to: 3 });
   });
 
+  test("run a scenario, show it on the map, and stop it", async () => {
+    const page = await look("/act");
+    const scenario = page.locator("article", { hasText: "ads-lost" });
+    await until("the scenario", () => scenario.count(), (count) => count === 1);
+    // Asked once; no means no, and the focus comes back.
+    await scenario.getByRole("button").focus();
+    await page.keyboard.press("Enter");
+    const ask = page.getByRole("alertdialog");
+    assert.match(await ask.innerText(), /Run ads-lost\?.*guard/s);
+    await page.keyboard.press("Escape");
+    await until("no question", () => ask.count(), (count) => count === 0);
+    assert.equal(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), "run ads-lost");
+    const running = async () => (await isobar.ask("/v1/status")).body.scenario;
+    assert.equal(await running(), null);
+    await page.keyboard.press("Enter");
+    await ask.getByRole("textbox").fill("Ada");
+    await ask.getByRole("button", { name: "Do it" }).click();
+    await until("its countdown", () => page.locator(".running").innerText(), (text) => /ads-lost.*undone by itself in \d+ s/s.test(text));
+    // On the map, within two seconds of its being in force.
+    await page.getByRole("button", { name: "map" }).click();
+    await until("the fault in force", running, (it) => it !== null && it.in_force.length > 0, 10_000);
+    const began = Date.now();
+    await until("the fault on the map", () => row(page, "ads"), (it) => it.health === "bad" && it.signs.some((sign) => sign.includes("fault")), 10_000);
+    assert.ok(Date.now() - began < 2_000, `it took ${Date.now() - began} ms`);
+    await until("the map says that it runs", () => page.locator(".strip").innerText(), (text) => /ads-lost runs: undone by itself in \d+ s/.test(text));
+    await page.getByRole("button", { name: "act", exact: true }).click();
+    await page.getByRole("button", { name: /Stop All/ }).click();
+    await until("nothing running", running, (it) => it === null, 10_000);
+    await page.getByRole("button", { name: "map" }).click();
+    await until("ads as before", () => row(page, "ads"), (it) => it.health !== "bad" && !it.signs.some((sign) => sign.includes("fault")), 15_000);
+    await page.getByRole("button", { name: "act", exact: true }).click();
+    await until("who did it", () => page.locator("ul").last().innerText(), (text) => /Ada: scenario ads-lost/.test(text) && /Ada: stop all/.test(text));
+    const { body: history } = await isobar.ask("/v1/history");
+    assert.ok(JSON.stringify(history).includes("Ada"), "the history says who, too");
+  });
+
+  test("change the load and restart, asking once each", async () => {
+    const page = await look("/act");
+    const ask = page.getByRole("alertdialog");
+    const done = () => page.locator("ul").last().innerText();
+    const rate = async () => (await isobar.ask("/v1/status")).body.traffic.find((it) => it.name === "shoppers").rate_per_second;
+    const before = await rate();
+    await page.getByRole("button", { name: "×2 shoppers" }).click();
+    assert.match(await ask.innerText(), new RegExp(`Change shoppers from ${before}/s to ${2 * before}/s\\?`));
+    assert.equal(await rate(), before);
+    await ask.getByRole("button", { name: "Do it" }).click();
+    await until("twice the load", rate, (now) => now === 2 * before);
+    await act({ do: "load", traffic: "shoppers", rate_per_second: before });
+    await page.locator(".service", { hasText: "catalog" }).getByRole("button", { name: "restart" }).click();
+    assert.match(await ask.innerText(), /Restart catalog/);
+    await ask.getByRole("button", { name: "Do it" }).click();
+    await until("its record", done, (text) => text.includes("restart catalog") && text.includes("shoppers at"));
+  });
+
   test("are refused to other sites", async () => {
     const body = { do: "restart", service: "web" };
     assert.equal((await act(body, {})).status, 403, "without the header");
@@ -321,6 +497,78 @@ describe("acts", () => {
     await until("words", () => page.locator(".only").count(), (count) => count === 1);
     assert.equal(await page.locator("section.page button:enabled").count(), 0, "nothing can be pressed in read-only mode");
   });
+});
+
+describe("from another machine", () => {
+  const far = () => isobar.url.replace("127.0.0.1", "isobar.test");
+  const api = (path, headers, init = {}) => new Promise((resolve, reject) => {
+    // `fetch` does not let anybody say another Host.
+    const { hostname, port } = new URL(isobar.url);
+    const asked = request({ hostname, port, path, method: init.method ?? "GET", headers: { host: "isobar.test", ...headers } }, (answer) => {
+      answer.resume();
+      resolve({ status: answer.statusCode, headers: answer.headers });
+    });
+    asked.on("error", reject);
+    asked.end(init.body);
+  });
+
+  test("the page asks for the token once, and keeps it where no script reads it", async () => {
+    const page = await open(browser, `${far()}/`, { refused: ["401"] });
+    pages.push(page);
+    const field = page.getByLabel("token");
+    await until("the question", () => field.count(), (count) => count === 1);
+    assert.equal((await seen(page)).length, 0, "nothing is told before");
+    await field.fill("0".repeat(32));
+    await page.keyboard.press("Enter");
+    await until("a refusal", () => page.locator("[role=alert]").textContent(), (text) => text.includes("not the token"));
+    await field.fill(isobar.token());
+    await page.keyboard.press("Enter");
+    await live(page);
+    const [cookie] = await page.context().cookies();
+    assert.deepEqual([cookie.name, cookie.httpOnly, cookie.sameSite, cookie.path], ["isobar-token", true, "Strict", "/"]);
+    assert.equal(await page.evaluate((token) => document.cookie.includes(token) || JSON.stringify({ ...localStorage, ...sessionStorage }).includes(token) || location.href.includes(token), isobar.token()), false);
+    await page.goto(`${far()}/table`);
+    await live(page);
+    await page.goto(`${far()}/act`);
+    await page.getByRole("spinbutton", { name: "instances of ads" }).fill("2");
+    await page.locator(".service", { hasText: "ads" }).getByRole("button", { name: "scale" }).click();
+    await page.getByRole("alertdialog").getByRole("button", { name: "No" }).click();
+  });
+
+  test("nothing is told without it, and another site's page cannot use it", async () => {
+    for (const path of ["/v1/map", "/v1/status", "/metrics", "/api/v2/traces"]) assert.equal((await api(path, {})).status, 401, path);
+    assert.equal((await api("/", {})).status, 200, "the page itself is no secret");
+    const cookie = `isobar-token=${isobar.token()}`;
+    assert.equal((await api("/v1/map", { cookie })).status, 200);
+    assert.equal((await api("/v1/map", { cookie: "isobar-token=wrong" })).status, 401);
+    const body = JSON.stringify({ do: "restart", service: "web" });
+    for (const origin of ["http://evil.test", "null"]) {
+      assert.equal((await api("/v1/act", { cookie, origin, "x-isobar-act": "1" }, { method: "POST", body })).status, 403);
+      assert.equal((await api("/v1/services/web/restart", { cookie, origin }, { method: "POST" })).status, 403);
+      assert.equal((await api("/v1/login", { origin, "content-type": "application/json" }, { method: "POST", body: JSON.stringify({ token: isobar.token() }) })).status, 403);
+    }
+  });
+});
+
+test("a system that may only be looked at says so, and obeys only its owner", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "isobar-look-"));
+  writeFileSync(join(folder, "isobar.yaml"), "isobar: 1\nsystem: glass\nservices:\n  one: {operations: {\"GET /\": {work: 1ms}}}\nscenarios:\n  gone: {at: 1s, do: [stop one], lasts: 5s}\n");
+  const glass = await up(folder, ["--read-only"]);
+  try {
+    const page = await open(browser, `${glass.url}/act`);
+    pages.push(page);
+    await until("the word", () => page.locator("header .read-only").count(), (count) => count === 1);
+    await until("words", () => page.locator(".only").count(), (count) => count === 1);
+    assert.equal(await page.locator("section.page button:enabled").count(), 0, "nothing can be pressed");
+    const post = (path, headers = {}) => fetch(glass.url + path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: "{}" }).then((answer) => answer.status);
+    assert.equal(await post("/v1/act", { "X-Isobar-Act": "1" }), 403);
+    assert.equal(await post("/v1/services/one/restart"), 403);
+    assert.equal(await post("/v1/services/one/restart", { Authorization: `Bearer ${glass.token()}` }), 200, "the owner's commands still do");
+    await page.context().close();
+  } finally {
+    await glass.down();
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 describe("hostile words", () => {
