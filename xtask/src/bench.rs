@@ -2,7 +2,7 @@
 //! the code it measures; this only finds and starts them.
 
 use crate::run;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let known: Vec<String> = std::fs::read_dir(run::root().join("crates"))?
@@ -23,6 +23,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let (true, Some(cost)) = (chosen.iter().any(|part| *part == "telemetry"), cost) {
         chosen.push(cost);
     }
+    let figures = run::target_dir().join("bench");
+    std::fs::create_dir_all(&figures).with_context(|| format!("cannot make {}", figures.display()))?;
+    let mut missed = Vec::new();
     for part in chosen {
         if part == "up" {
             // It looks at the binary from outside, as a person would.
@@ -31,7 +34,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         let mut command = vec!["run", "--profile", profile, "--package", part, "--example", "bench", "--"];
         command.extend(flags.iter().map(|flag| flag.as_str()));
         let binary = run::target_dir().join(profile).join("isobar");
-        run::step_with("cargo", &command, &[("ISOBAR_BIN", binary.as_os_str())])?;
+        let figures = figures.join(format!("{part}.json"));
+        let variables = [("ISOBAR_BIN", binary.as_os_str()), ("ISOBAR_BENCH_JSON", figures.as_os_str())];
+        if let Err(error) = run::step_with("cargo", &command, &variables) {
+            missed.push(format!("{part}: {error}"));
+        }
+    }
+    // One that misses a mark must not keep the others from being measured.
+    if !missed.is_empty() {
+        bail!("{}", missed.join("; "));
     }
     Ok(())
 }

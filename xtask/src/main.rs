@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 mod ui;
@@ -21,9 +22,14 @@ cargo xtask <chore>
   demo [--seconds N]  the shop, run live with customers, and the address of its map
   bench [PART...] [--quick] [--json]
                       speed as ratios: model, sim, proxy, telemetry, up (all that exist when none is named);
-                      --quick builds faster what runs nearly as fast
+                      --quick builds faster what runs nearly as fast; telemetry and control write
+                      target/bench/NAME.json; of `up` also --out=FILE writes the figures as JSON, --only=PART
+                      measures one of sixty, replacement, three_hundred, check_ins
   fuzz [TARGET...] [--seconds N]
                       every fuzz target on its corpus and on mutations of it (default 60 s each)
+  soak [proxy|telemetry] [--seconds N] [--quick]
+                      the proxy for 10 minutes under reloads, dying instances and clients that misbehave; all
+                      telemetry at once for an hour: nothing may grow that has no budget
   ui                  build the web map (needs Node)
   ui test [--browser] check its types and test its parts; or test the page in Chromium, with a real system behind it
   ui bench | ui shots [FOLDER]
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "soak" => soak::run(rest),
         "ui" => ui::run(rest),
         "ci" => run::step("bash", &[".ci/run"]),
         "" | "help" | "-h" | "--help" => {

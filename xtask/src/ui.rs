@@ -14,10 +14,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ["test"] => test(),
         ["test", "--browser"] => browser_test(),
         ["bench"] => with_browser("quick", &["web/tests/bench.mjs"]),
+        ["bench", seconds] => with_browser("quick", &["web/tests/bench.mjs", seconds]),
         ["shots"] => with_browser("quick", &["web/tests/shots.mjs", "target/shots"]),
         ["shots", folder] => with_browser("quick", &["web/tests/shots.mjs", folder]),
         _ => bail!(
-            "ui takes nothing, `test`, `test --browser`, `bench` or `shots [FOLDER]`, not `{}`",
+            "ui takes nothing, `test`, `test --browser`, `bench [SECONDS]` or `shots [FOLDER]`, not `{}`",
             args.join(" ")
         ),
     }
@@ -59,7 +60,8 @@ fn browser_test() -> Result<()> {
     with_browser("dev", &["--test", "--test-reporter=spec", "web/tests/e2e/map.test.mjs"])
 }
 
-/// Runs a script with Node that finds a browser in `CHROMIUM` and an `isobar` with today's page in `ISOBAR`.
+/// Runs a script with Node that finds a browser in `CHROMIUM` and an `isobar` with today's page in `ISOBAR`: built for it,
+/// unless `ISOBAR` already names one.
 fn with_browser(profile: &str, node: &[&str]) -> Result<()> {
     let Some(browser) = browser() else {
         eprintln!(
@@ -67,10 +69,22 @@ fn with_browser(profile: &str, node: &[&str]) -> Result<()> {
         );
         return Ok(());
     };
-    build()?;
-    run::step("cargo", &["build", "--profile", profile, "--package", "cli"])?;
-    let folder = if profile == "dev" { "debug" } else { profile };
-    let isobar = run::target_dir().join(folder).join("isobar");
+    let isobar = match std::env::var_os("ISOBAR") {
+        // One that is there already, with the page it was built with.
+        Some(named) => {
+            install()?;
+            if !run::root().join("web/dist/index.html").exists() {
+                build()?;
+            }
+            std::path::absolute(named)?
+        }
+        None => {
+            build()?;
+            run::step("cargo", &["build", "--profile", profile, "--package", "cli"])?;
+            let folder = if profile == "dev" { "debug" } else { profile };
+            run::target_dir().join(folder).join("isobar")
+        }
+    };
     eprintln!("\x1b[2m$ node {}\x1b[0m", node.join(" "));
     let status = Command::new("node")
         .args(node)
