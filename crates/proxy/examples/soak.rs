@@ -12,7 +12,10 @@
 //! seconds, on any machine.
 
 #![allow(clippy::print_stdout, reason = "its report is its output")]
-#![allow(unsafe_code, reason = "counting what is held needs an allocator, and that trait is unsafe to implement")]
+#![allow(
+    unsafe_code,
+    reason = "counting what is held needs an allocator, and that trait is unsafe to implement"
+)]
 
 use policy::settings::{EdgeSettings, Retry};
 use proxy::config::{Config, Edge, Listener, PathMatch, Route, Service};

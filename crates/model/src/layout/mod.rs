@@ -45,6 +45,8 @@ pub(crate) use layers::strong_components;
 
 /// The most bends (places where a long arrow passes a layer) a drawing may hold; see the module's cost.
 pub const BENDS_MAX: usize = 60_000;
+/// Free space between two boxes of a column. A line passes through exactly this much.
+const BOX_GAP: f64 = 20.0;
 
 /// What to draw. Indices are those that `add_*` returned.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::layers::Layers;
-use super::rows::BOX_GAP;
-use super::{BENDS_MAX, Graph};
+use super::{BENDS_MAX, BOX_GAP, Graph};
 
 /// The layered graph: every node, and a bend wherever a long arrow passes a layer. Items `0..nodes` are the nodes.
 pub(super) struct Ladder {

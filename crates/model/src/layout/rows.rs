@@ -2,10 +2,8 @@
 
 use super::order::{Ladder, Token};
 use super::separate::{Rule, Separation};
-use super::{Graph, Hold};
+use super::{BOX_GAP, Graph, Hold};
 
-/// Free space between two boxes of a column. A line passes through exactly this much.
-pub(super) const BOX_GAP: f64 = 20.0;
 const BOX_TO_LINE: f64 = BOX_GAP / 2.0;
 const LINE_GAP: f64 = 8.0;
 /// When positions are kept, lines squeeze through what is there rather than push boxes apart.

@@ -206,6 +206,23 @@ pub struct Objective {
     pub of_scenario: bool,
 }
 
+impl Objective {
+    /// Whether it was met, and how fast its budget went.
+    pub fn of(
+        text: String,
+        service: &str,
+        measured: Estimate,
+        limit: f64,
+        at_least: bool,
+        of_scenario: bool,
+    ) -> Self {
+        let met = if at_least { measured.value >= limit } else { measured.value <= limit };
+        let budget = at_least && limit < 1.0 && limit > 0.0 && measured.value <= 1.0;
+        let burn = budget.then(|| (1.0 - measured.value) / (1.0 - limit));
+        Self { text, service: service.to_owned(), measured, limit, at_least, met, burn, of_scenario }
+    }
+}
+
 impl Report {
     pub fn of(forecast: &Forecast<'_>) -> Self {
         let plan = forecast.plan;
@@ -535,7 +552,7 @@ impl View<'_> {
             }
             let seen = self.calls_to(index as u32, None);
             if let Some(target) = station.availability {
-                objectives.push(self.objective(
+                objectives.push(Objective::of(
                     format!("{} availability >= {target}", station.name),
                     &station.name,
                     seen.availability,
@@ -545,7 +562,7 @@ impl View<'_> {
                 ));
             }
             for (share, limit) in &station.latency {
-                objectives.push(self.objective(
+                objectives.push(Objective::of(
                     format!("{} p{} <= {limit}", station.name, percent_number(*share)),
                     &station.name,
                     self.quantile(&seen.latency, index as u32, None, *share),
@@ -588,22 +605,7 @@ impl View<'_> {
             Limit::Rate(rate) => rate.per_second(),
         };
         let name = plan.stations[station as usize].name.clone();
-        self.objective(expected.text.clone(), &name, measured, limit, expected.at_least, true)
-    }
-
-    fn objective(
-        &self,
-        text: String,
-        service: &str,
-        measured: Estimate,
-        limit: f64,
-        at_least: bool,
-        of_scenario: bool,
-    ) -> Objective {
-        let met = if at_least { measured.value >= limit } else { measured.value <= limit };
-        let budget = at_least && limit < 1.0 && limit > 0.0 && measured.value <= 1.0;
-        let burn = budget.then(|| (1.0 - measured.value) / (1.0 - limit));
-        Objective { text, service: service.to_owned(), measured, limit, at_least, met, burn, of_scenario }
+        Objective::of(expected.text.clone(), &name, measured, limit, expected.at_least, true)
     }
 
     /// A quantile of any share, with the interval of how it differs between runs.

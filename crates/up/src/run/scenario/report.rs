@@ -441,13 +441,20 @@ impl Facts<'_> {
             let report = self.requests(&seen);
             if let Some(target) = slo.availability.as_ref().map(|it| it.value) {
                 let text = format!("{name} availability >= {target}");
-                objectives.push(objective(text, name, report.availability, target.fraction(), true, false));
+                objectives.push(Objective::of(
+                    text,
+                    name,
+                    report.availability,
+                    target.fraction(),
+                    true,
+                    false,
+                ));
             }
             for (share, limit) in &slo.latency {
                 let limit = limit.value;
                 let text = format!("{name} p{} <= {limit}", percent_number(*share));
                 let measured = self.quantile(&seen, *share);
-                objectives.push(objective(text, name, measured, limit.as_secs_f64(), false, false));
+                objectives.push(Objective::of(text, name, measured, limit.as_secs_f64(), false, false));
             }
         }
         for expected in self.expect {
@@ -474,7 +481,14 @@ impl Facts<'_> {
                 Measure::Goodput => report.goodput,
             };
             let limit = super::record::limit(expected.limit);
-            objectives.push(objective(expected.text.clone(), name, measured, limit, expected.at_least, true));
+            objectives.push(Objective::of(
+                expected.text.clone(),
+                name,
+                measured,
+                limit,
+                expected.at_least,
+                true,
+            ));
         }
         objectives
     }
@@ -492,20 +506,6 @@ impl Facts<'_> {
 fn availability(requests: &Requests) -> Option<f64> {
     let waited = requests.total() - requests.failures.of(Cause::Cancelled);
     (waited > 0).then(|| requests.ok as f64 / waited as f64)
-}
-
-fn objective(
-    text: String,
-    service: &str,
-    measured: Estimate,
-    limit: f64,
-    at_least: bool,
-    of_scenario: bool,
-) -> Objective {
-    let met = if at_least { measured.value >= limit } else { measured.value <= limit };
-    let budget = at_least && limit < 1.0 && limit > 0.0 && measured.value <= 1.0;
-    let burn = budget.then(|| (1.0 - measured.value) / (1.0 - limit));
-    Objective { text, service: service.to_owned(), measured, limit, at_least, met, burn, of_scenario }
 }
 
 fn verdict(traffic: &[TrafficReport], services: &[ServiceReport], objectives: &[Objective]) -> Verdict {
