@@ -13,13 +13,32 @@
 //! thousand.
 //!
 //! A machine that others use as well says so: `ISOBAR_FORECAST_SLACK=2` doubles the tolerance of times.
+//!
+//! **Witness.** Neighbours that nobody knows of take the machine away now and then, and a round in which that happened
+//! proves nothing. So a thread that does nothing else asks to be woken every millisecond while a round runs, and notes
+//! how late it is; a wake-up that it slept through is late, too. The round counts for nothing if more than
+//! [`AWAY_MAX`] of the wake-ups were late by more than the tolerance allows, or if the machine below this one had its
+//! processors elsewhere (steal, where `/proc/stat` tells it) for more than that share of the time: a p99 is moved by what
+//! befalls one request in a hundred. Beside builds (a load of 6 to 12 on two cores) 5 to 33 % were late by half a
+//! millisecond, and 0.03 to 0.5 % of the time was stolen; each round prints its own figures.
+//!
+//! Rounds that count for nothing are measured again, [`AGAIN_MAX`] times in all; the witness alone says which, before
+//! anything is compared, so this is no second try of a comparison that failed. Where that does not give [`ROUNDS`] of
+//! them, the test says `skipped: this machine was away ...` and passes.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
+const AGAIN_MAX: usize = 2;
+/// The witness wants to be woken so often.
+const STEP: Duration = Duration::from_millis(1);
+/// More than this share of late wake-ups, or of stolen time, and a round counts for nothing.
+const AWAY_MAX: f64 = 0.01;
 const ROUND: &str = "60s";
 const CALLS_MIN: f64 = 2_000.0;
 const RELATIVE: f64 = 0.10;
@@ -116,6 +135,173 @@ fn slack() -> f64 {
     slack
 }
 
+/// What a witness saw of the machine while a round ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Witnessed {
+    wakings: u64,
+    late: u64,
+    /// Sum of how long it was not there when it should have been, of those that were late.
+    away: Duration,
+    /// Share of the machine's processor time that went elsewhere; `None` where nobody tells.
+    stolen: Option<f64>,
+}
+
+impl Witnessed {
+    /// Notes that it woke so long after the beginning, having last woken before: every step that fell due since then.
+    fn note(&mut self, woke: Duration, allowed: Duration) {
+        let due = |nth: u64| STEP * u32::try_from(nth).expect("a round is shorter than a month");
+        let before = self.late;
+        let first = woke.saturating_sub(due(self.wakings + 1));
+        while due(self.wakings + 1) <= woke {
+            self.wakings += 1;
+            self.late += u64::from(woke - due(self.wakings) > allowed);
+        }
+        if self.late > before {
+            self.away += first;
+        }
+    }
+
+    /// Why a round proves nothing; `None` when it counts.
+    fn objection(&self) -> Option<String> {
+        let late = self.late as f64 / self.wakings.max(1) as f64;
+        let mut why = Vec::new();
+        if self.wakings == 0 || late > AWAY_MAX {
+            let (away, percent) = (self.away.as_millis(), late * 100.0);
+            why.push(format!("away for {away} ms ({percent:.1} % of {} wake-ups were late)", self.wakings));
+        }
+        if let Some(stolen) = self.stolen.filter(|it| *it > AWAY_MAX) {
+            why.push(format!("without {:.1} % of its processors' time (steal)", stolen * 100.0));
+        }
+        (!why.is_empty()).then(|| why.join(" and "))
+    }
+}
+
+/// Time stolen from this machine and time in all, in ticks since it began, of all processors. From `/proc/stat`.
+fn stolen_of(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|it| it.strip_prefix("cpu "))?;
+    // user nice system idle iowait irq softirq steal; guests are in user already.
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|it| it.parse().ok()).take(8).collect();
+    Some((*ticks.get(7)?, ticks.iter().sum()))
+}
+
+/// Does something while a witness watches the machine.
+fn witnessed<T>(allowed: Duration, task: impl FnOnce() -> T) -> (T, Witnessed) {
+    let stolen = || stolen_of(&std::fs::read_to_string("/proc/stat").ok()?);
+    let (over, before) = (AtomicBool::new(false), stolen());
+    let watch = || {
+        let (began, mut seen) = (Instant::now(), Witnessed::default());
+        while !over.load(Ordering::Relaxed) {
+            let next = STEP * (seen.wakings as u32 + 1);
+            std::thread::sleep(next.saturating_sub(began.elapsed()));
+            seen.note(began.elapsed(), allowed);
+        }
+        seen
+    };
+    let (done, mut seen) = std::thread::scope(|scope| {
+        let watching = scope.spawn(watch);
+        let done = task();
+        over.store(true, Ordering::Relaxed);
+        (done, watching.join().expect("it does not panic"))
+    });
+    seen.stolen = before.zip(stolen()).map(|(before, after)| {
+        let share = |of: fn(&(u64, u64)) -> u64| of(&after).saturating_sub(of(&before)) as f64;
+        share(|it| it.0) / share(|it| it.1).max(1.0)
+    });
+    (done, seen)
+}
+
+/// Measures until enough rounds count, or too many did not: then why each of those proves nothing.
+fn rounds_that_count<T>(mut measure: impl FnMut() -> (T, Witnessed)) -> Result<Vec<T>, Vec<String>> {
+    let (mut rounds, mut objections) = (Vec::new(), Vec::new());
+    while rounds.len() < ROUNDS {
+        let (round, seen) = measure();
+        match seen.objection() {
+            None => rounds.push(round),
+            Some(objection) => objections.push(objection),
+        }
+        if objections.len() > AGAIN_MAX {
+            return Err(objections);
+        }
+    }
+    Ok(rounds)
+}
+
+#[test]
+fn a_witness_counts_every_step_it_slept_through() {
+    /// `woke` in microseconds since the beginning; allowed is half a millisecond.
+    #[track_caller]
+    fn check(woke: &[u64], wakings: u64, late: u64, away_us: u64) {
+        let mut seen = Witnessed::default();
+        woke.iter().for_each(|it| seen.note(Duration::from_micros(*it), Duration::from_micros(500)));
+        let expected = Witnessed { wakings, late, away: Duration::from_micros(away_us), stolen: None };
+        assert_eq!(seen, expected, "{woke:?}");
+    }
+    check(&[], 0, 0, 0);
+    check(&[1_060, 2_055, 3_500], 3, 0, 0);
+    check(&[1_060, 2_501, 3_060], 3, 1, 501);
+    // Awake too early, as some clocks have it: nothing has fallen due.
+    check(&[999, 1_000], 1, 0, 0);
+    // Away from the second step to the sixth: four of five are late, the last is not.
+    check(&[1_060, 6_100, 7_060], 7, 4, 4_100);
+    // Away for a second: one long sleep is a thousand late ones.
+    check(&[1_000_000], 1_000, 999, 999_000);
+}
+
+#[test]
+fn a_round_is_judged_by_the_machine_alone() {
+    #[track_caller]
+    fn check(wakings: u64, late: u64, stolen: Option<f64>, expected: &str) {
+        let away = Duration::from_micros(late * 700);
+        let seen = Witnessed { wakings, late, away, stolen };
+        assert_eq!(seen.objection().unwrap_or_default(), expected);
+    }
+    check(60_000, 0, None, "");
+    check(60_000, 600, Some(0.01), "");
+    check(60_000, 601, None, "away for 420 ms (1.0 % of 60000 wake-ups were late)");
+    check(60_000, 6_000, Some(0.0), "away for 4200 ms (10.0 % of 60000 wake-ups were late)");
+    check(60_000, 0, Some(0.25), "without 25.0 % of its processors' time (steal)");
+    check(
+        100,
+        50,
+        Some(0.02),
+        "away for 35 ms (50.0 % of 100 wake-ups were late) and without 2.0 % of its processors' time (steal)",
+    );
+    // A witness that never woke vouches for nothing.
+    check(0, 0, None, "away for 0 ms (0.0 % of 0 wake-ups were late)");
+}
+
+#[test]
+fn rounds_are_measured_again_only_for_the_witness() {
+    /// `+` is a round that counts, `-` one in which the machine was away. What was measured, how many were taken.
+    #[track_caller]
+    fn check(story: &str, taken: usize, expected: Result<&[usize], usize>) {
+        let mut measured = 0;
+        let rounds = rounds_that_count(|| {
+            let late = if story.as_bytes()[measured] == b'-' { 100 } else { 0 };
+            measured += 1;
+            (measured, Witnessed { wakings: 100, late, ..Witnessed::default() })
+        });
+        assert_eq!(
+            (measured, rounds.map_err(|it| it.len())),
+            (taken, expected.map(<[usize]>::to_vec)),
+            "{story}"
+        );
+    }
+    check("+++", 3, Ok(&[1, 2, 3]));
+    check("-++-+", 5, Ok(&[2, 3, 5]));
+    check("++-+", 4, Ok(&[1, 2, 4]));
+    check("---", 3, Err(3));
+    check("++---", 5, Err(3));
+}
+
+#[test]
+fn stolen_time_is_read_where_the_machine_tells_it() {
+    let modern = "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+    assert_eq!(stolen_of(modern), Some((80, 360)));
+    assert_eq!(stolen_of("cpu  1 2 3 4\n"), None, "a kernel that does not know of it");
+    assert_eq!(stolen_of(""), None);
+}
+
 #[test]
 #[ignore = "it measures, and so needs the machine for itself"]
 fn the_shop_runs_as_it_was_forecast() {
@@ -125,23 +311,23 @@ fn the_shop_runs_as_it_was_forecast() {
     let forecast = seen(&place.report(&["sim", "--here", "--json", "--duration", ROUND, "--runs", "20"]));
     let said = place.ask(&["up", "-d", "--no-watch", "--load"]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    let rounds: Vec<BTreeMap<String, Seen>> = (0..ROUNDS)
-        .map(|_| {
-            let ran = place.ask(&[
-                "scenario",
-                "run",
-                "--steady",
-                ROUND,
-                "--warm-up",
-                "5s",
-                "--report",
-                "actual.json",
-            ]);
-            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-            let text = std::fs::read_to_string(place.folder.path().join("actual.json")).expect("a report");
-            seen(&serde_json::from_str(&text).expect("JSON"))
-        })
-        .collect();
+    let steady = ["scenario", "run", "--steady", ROUND, "--warm-up", "5s", "--report", "actual.json"];
+    let rounds = rounds_that_count(|| {
+        let (ran, machine) =
+            witnessed(Duration::from_secs_f64(slack * ABSOLUTE_MS / 1e3), || place.ask(&steady));
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        eprintln!("{machine:?}");
+        let text = std::fs::read_to_string(place.folder.path().join("actual.json")).expect("a report");
+        (seen(&serde_json::from_str(&text).expect("JSON")), machine)
+    });
+    let rounds = match rounds {
+        Ok(rounds) => rounds,
+        Err(objections) => {
+            let objections = objections.join("; then ");
+            eprintln!("the_shop_runs_as_it_was_forecast: skipped: this machine was {objections}");
+            return;
+        }
+    };
     let (mut lines, mut wrong) = (Vec::new(), 0);
     for (name, expected) in forecast.iter().filter(|(_, it)| it.calls > 0.0 && !it.p50_ms.is_nan()) {
         let of = |number: fn(&Seen) -> f64| {
