@@ -185,7 +185,7 @@ async fn reply(
 /// An edge's counters: name, help, and where they are.
 type Row = (&'static str, &'static str, fn(&EdgeCells) -> &Cell);
 
-const EDGE_COUNTERS: [Row; 24] = [
+const EDGE_COUNTERS: [Row; 25] = [
     ("edge_attempts_total", "Attempts sent to instances.", |it| &it.attempts),
     ("edge_retries_total", "Attempts after the first.", |it| &it.retries),
     ("edge_retries_refused_total", "Retries that the budget or a limit refused.", |it| &it.retries_refused),
@@ -199,6 +199,7 @@ const EDGE_COUNTERS: [Row; 24] = [
     ("edge_connect_failures_total", "Connections that could not be made.", |it| &it.connect_failures),
     ("edge_resets_total", "Connections that broke under a request.", |it| &it.resets),
     ("edge_timeouts_total", "Attempts that took too long.", |it| &it.timeouts),
+    ("edge_pool_waits_total", "Attempts that waited for a connection.", |it| &it.pool_waits),
     ("edge_no_instance_total", "Requests for which no instance could be picked.", |it| &it.no_endpoint),
     ("edge_breaker_refused_total", "Requests refused by an open breaker.", |it| &it.breaker_refused),
     ("edge_breaker_trips_total", "Times the breaker opened.", |it| &it.breaker_trips),

@@ -92,7 +92,7 @@ pub(crate) async fn connect(
         let limits = &worker.plan().config.limits;
         let waiting_max = plan.config.queue.max.unwrap_or(u32::MAX).min(limits.pending);
         let room = (worker.share(lanes_max), worker.share(waiting_max));
-        pick.lane = Some(match edge.lanes.enter(pick.instance.key, room, left).await {
+        pick.lane = Some(match edge.lanes.enter(pick.instance.key, room, &cells.pool_waits, left).await {
             Ok(lane) => {
                 // It may have waited.
                 worker.now();

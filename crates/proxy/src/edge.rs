@@ -2,7 +2,7 @@
 //! is keeping its state, asking it at the right moment and telling it how things ended.
 
 use crate::plan::EdgePlan;
-use crate::stats::EdgeCells;
+use crate::stats::{self, EdgeCells};
 use crate::upstream::{Entered, Instance, ServiceState};
 use policy::{
     Ask, Attempt, Balancer, Breaker, Budget, Deadline, HedgeNext, HedgeState, Next, NoPick, Outcome, Permit,
@@ -63,19 +63,25 @@ impl Lanes {
         self.waiting.get()
     }
 
-    /// Waits for a place, with at most `waiting_max` others. `None` when it is full or `left` says that nobody waits.
+    /// Waits for a place, with at most `waiting_max` others, and counts in `waits` that it had to. `None` when it is full
+    /// or `left` says that nobody waits.
     pub(crate) async fn enter(
         self: &Rc<Self>,
         key: u64,
         (max, waiting_max): (u32, u32),
+        waits: &stats::Cell,
         left: impl Fn(&mut Context<'_>) -> bool,
     ) -> Result<Lane, NoLane> {
+        let mut has_waited = false;
         loop {
             if let Some(lane) = self.take(key, max) {
                 return Ok(lane);
             }
             if self.waiting.get() >= waiting_max {
                 return Err(NoLane::QueueFull);
+            }
+            if !std::mem::replace(&mut has_waited, true) {
+                waits.add(1);
             }
             let _waiting = Waiting::begin(&self.waiting);
             let mut freed = pin!(self.freed.notified());

@@ -60,6 +60,8 @@ pub struct GuardReading {
     /// Workers that sent anything over it.
     pub workers: u64,
     pub retries_refused: u64,
+    /// Attempts that waited for a connection.
+    pub pool_waits: u64,
     pub breaker_trips: u64,
     pub breaker_open: Nanos,
     pub ejections: u64,
@@ -154,6 +156,7 @@ impl Observer {
                 edge: edge.config.clone(),
                 workers: edge.cells.all().filter(|it| it.attempts.get() > 0).count() as u64,
                 retries_refused: sum(|it| &it.retries_refused),
+                pool_waits: sum(|it| &it.pool_waits),
                 breaker_trips: sum(|it| &it.breaker_trips),
                 breaker_open: Nanos(sum(|it| &it.breaker_open)),
                 ejections: sum(|it| &it.ejections),

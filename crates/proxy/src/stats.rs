@@ -146,6 +146,8 @@ pub(crate) struct EdgeCells {
     pub(crate) quota_refused: Cell,
     pub(crate) deadline_refused: Cell,
     pub(crate) cancelled: Cell,
+    /// Attempts that waited for a connection, those that waited in vain included.
+    pub(crate) pool_waits: Cell,
     pub(crate) mirrored: Cell,
     pub(crate) mirror_dropped: Cell,
     pub(crate) connections_made: Cell,

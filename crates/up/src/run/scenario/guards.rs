@@ -1,4 +1,4 @@
-//! What stood between callers and their callees while a scenario played: breakers, retry budgets, ejections.
+//! What stood between callers and their callees while a scenario played: breakers, retry budgets, ejections, pools.
 //!
 //! In: the proxy's counters as they stand, from time to time. Out: what they grew by, for a row of the report. Every
 //! worker of the proxy keeps a breaker and a view of instances of its own, where the forecast has one a caller; so a
@@ -14,6 +14,7 @@ use units::Nanos;
 struct Counts {
     workers: u64,
     retries_refused: u64,
+    pool_waits: u64,
     breaker_trips: u64,
     breaker_open: u64,
     ejections: u64,
@@ -26,6 +27,7 @@ impl Counts {
         Self {
             workers: reading.workers,
             retries_refused: reading.retries_refused,
+            pool_waits: reading.pool_waits,
             breaker_trips: reading.breaker_trips,
             breaker_open: reading.breaker_open.as_u64(),
             ejections: reading.ejections,
@@ -39,11 +41,13 @@ impl Counts {
         let is_new = self.breaker_open < before.breaker_open
             || self.ejected < before.ejected
             || self.retries_refused < before.retries_refused
+            || self.pool_waits < before.pool_waits
             || self.workers < before.workers;
         let before = if is_new { Self::default() } else { before };
         Self {
             workers: self.workers,
             retries_refused: self.retries_refused - before.retries_refused,
+            pool_waits: self.pool_waits - before.pool_waits,
             breaker_trips: self.breaker_trips.saturating_sub(before.breaker_trips),
             breaker_open: self.breaker_open - before.breaker_open,
             ejections: self.ejections.saturating_sub(before.ejections),
@@ -55,6 +59,7 @@ impl Counts {
     fn add(&mut self, more: Self) {
         self.workers = self.workers.max(more.workers);
         self.retries_refused += more.retries_refused;
+        self.pool_waits += more.pool_waits;
         self.breaker_trips += more.breaker_trips;
         self.breaker_open += more.breaker_open;
         self.ejections += more.ejections;
@@ -75,6 +80,8 @@ pub(crate) struct Guards {
 pub(crate) struct Guarded {
     /// Not a number where several operations share one budget: whose retry it refused is not counted.
     pub(crate) budget_refused: f64,
+    /// Not a number where several operations share the connections: whose attempt waited is not counted.
+    pub(crate) pool_waits: f64,
     pub(crate) breaker_trips: f64,
     /// Of the time of one caller.
     pub(crate) breaker_open_share: f64,
@@ -137,9 +144,14 @@ impl Guards {
             by_caller.values().map(|(_, it)| of(it) as f64 / it.workers.max(1) as f64).sum()
         };
         let is_known = is_alone || by_caller.values().all(|(is_own, _)| *is_own);
-        let refused: u64 = by_caller.values().map(|(_, it)| it.retries_refused).sum();
+        let known = |of: fn(&Counts) -> u64| -> f64 {
+            let sum: u64 = by_caller.values().map(|(_, it)| of(it)).sum();
+            // Of nothing at all, every part is nothing.
+            if is_known || sum == 0 { sum as f64 } else { f64::NAN }
+        };
         Guarded {
-            budget_refused: if is_known { refused as f64 } else { f64::NAN },
+            budget_refused: known(|it| it.retries_refused),
+            pool_waits: known(|it| it.pool_waits),
             breaker_trips: sum(|it| it.breaker_trips),
             breaker_open_share: (sum(|it| it.breaker_open) / time).min(1.0),
             ejections: sum(|it| it.ejections),
@@ -157,6 +169,7 @@ mod tests {
         Counts {
             workers,
             retries_refused: each,
+            pool_waits: each,
             breaker_trips: each,
             breaker_open: each * 1_000_000_000,
             ejections: each,
@@ -175,6 +188,7 @@ mod tests {
         let got = (it.budget_refused, it.breaker_trips, it.breaker_open_share);
         let same = |a: f64, b: f64| (a - b).abs() < 1e-9 || (a.is_nan() && b.is_nan());
         assert!(same(got.0, expected.0) && same(got.1, expected.1) && same(got.2, expected.2), "{got:?}");
+        assert!(same(it.pool_waits, expected.0), "{it:?}");
         assert!(same(it.ejections, expected.1) && same(it.ejected, expected.2), "{it:?}");
     }
 
@@ -191,6 +205,7 @@ mod tests {
     fn an_operation_with_a_policy_of_its_own_has_guards_of_its_own() {
         let shared = ("web#0->db", counts(1, 5));
         check(&[shared], false, (f64::NAN, 5.0, 0.5));
+        check(&[("web#0->db", counts(1, 0))], false, (0.0, 0.0, 0.0));
         check(&[shared, ("web#0->db \"GET /\"", counts(1, 1))], false, (1.0, 1.0, 0.1));
         check(&[shared, ("web#0->db \"GET /else\"", counts(1, 1))], false, (f64::NAN, 5.0, 0.5));
         check(&[shared, ("web#0->db!0", counts(1, 1))], true, (6.0, 6.0, 0.6));

@@ -23,6 +23,8 @@ use super::play::Seen;
 pub(crate) const GROUPS: usize = 10;
 /// Failures whose callers have not answered yet.
 const ROOTS_MAX: usize = 100_000;
+/// Failed calls of one trace that are remembered until their callers answer.
+const UNANSWERED_MAX: usize = 64;
 /// Seconds behind what an expectation is worth lately.
 pub(crate) const LATELY: usize = 10;
 /// Fewer requests than this say nothing about a share or a percentile.
@@ -67,6 +69,10 @@ pub(crate) struct CallSeen {
     pub(crate) calls: Vec<u64>,
     pub(crate) hedges: u64,
     pub(crate) timeouts: u64,
+    /// Failures that the caller's answer hid.
+    pub(crate) hidden: u64,
+    /// Failures of callers that pass no trace on: nobody can say what became of them.
+    pub(crate) astray: u64,
     pub(crate) in_zone: u64,
     pub(crate) placed: u64,
     /// Of what instances answered: from sending to the head of the reply.
@@ -82,6 +88,9 @@ pub(crate) struct InstanceSeen {
     /// Nanoseconds of requests at this instance, added up: what it was given, worked on or waiting.
     pub(crate) held: Vec<u64>,
 }
+
+/// Caller, callee, operation.
+type CallKey = (String, String, String);
 
 /// What an expectation is about, and its last seconds.
 #[derive(Clone, Debug)]
@@ -106,13 +115,15 @@ pub(crate) struct Recording {
     groups: Groups,
     began_unix: Nanos,
     known: HashMap<String, Known>,
-    pub(crate) calls: BTreeMap<(String, String, String), CallSeen>,
+    pub(crate) calls: BTreeMap<CallKey, CallSeen>,
     pub(crate) instances: BTreeMap<String, InstanceSeen>,
     /// Bytes that left a place.
     pub(crate) bytes_out: BTreeMap<String, u64>,
     watches: Vec<Watch>,
     roots: HashMap<u128, Cause>,
     rooted: VecDeque<u128>,
+    /// By trace: calls that failed, and whose caller has not answered yet.
+    unanswered: HashMap<u128, Vec<CallKey>>,
     /// Finished requests whose edge nobody knows any more.
     pub(crate) unknown: u64,
 }
@@ -153,6 +164,7 @@ impl Recording {
             watches: watches.collect(),
             roots: HashMap::new(),
             rooted: VecDeque::new(),
+            unanswered: HashMap::new(),
             unknown: 0,
         }
     }
@@ -173,13 +185,24 @@ impl Recording {
             self.unknown += 1;
             return;
         };
+        let is_service = self.known.contains_key(caller);
         let caller = caller.strip_prefix("load:").unwrap_or(caller);
         let result = self.judge(finished, callee);
+        self.answered(finished.trace_id, callee, result.is_ok());
         let operation = self.operation(callee, method(finished.method), finished.path());
         let group = self.groups.of(at);
         let instance = finished.instance.and_then(|it| whereabouts.get(&it));
         let key = (caller.to_owned(), callee.to_owned(), operation.clone());
+        let waited_for = is_service && result.is_err_and(|it| it != Cause::Cancelled);
+        let traced = finished.parent_span != 0 && finished.trace_id != 0;
+        if waited_for && traced {
+            let unanswered = self.unanswered.entry(finished.trace_id).or_default();
+            if unanswered.len() < UNANSWERED_MAX {
+                unanswered.push(key.clone());
+            }
+        }
         let seen = self.calls.entry(key).or_insert_with(CallSeen::new);
+        seen.astray += u64::from(waited_for && !traced);
         record(&mut seen.requests[group], result, finished.duration);
         seen.attempts[group] += u64::from(finished.attempts);
         seen.calls[group] += u64::from(finished.attempts > 0);
@@ -249,6 +272,24 @@ impl Recording {
         fits.map_or_else(|| "any".to_owned(), |(name, _)| name.clone())
     }
 
+    /// A service has answered: failures of its own calls on the way were hidden, or were the answer's.
+    fn answered(&mut self, trace: u128, service: &str, well: bool) {
+        let Some(unanswered) = self.unanswered.get_mut(&trace) else { return };
+        let calls = &mut self.calls;
+        unanswered.retain(|key| {
+            if key.0 != service {
+                return true;
+            }
+            if well && let Some(seen) = calls.get_mut(key) {
+                seen.hidden += 1;
+            }
+            false
+        });
+        if unanswered.is_empty() {
+            self.unanswered.remove(&trace);
+        }
+    }
+
     /// How it went, and where a failure began: a caller's failure is that of the call it could not do without.
     fn judge(&mut self, finished: &Finished, callee: &str) -> Result<(), Cause> {
         let status = finished.status;
@@ -278,6 +319,7 @@ impl Recording {
                 && let Some(oldest) = self.rooted.pop_front()
             {
                 self.roots.remove(&oldest);
+                self.unanswered.remove(&oldest);
             }
             self.roots.insert(finished.trace_id, cause);
             self.rooted.push_back(finished.trace_id);
@@ -287,6 +329,11 @@ impl Recording {
 }
 
 impl CallSeen {
+    /// Failures that an answer hid; `None` where some went astray.
+    pub(crate) fn degraded(&self) -> Option<u64> {
+        (self.astray == 0).then_some(self.hidden)
+    }
+
     fn new() -> Self {
         Self {
             requests: vec![Requests::default(); GROUPS],
@@ -295,6 +342,8 @@ impl CallSeen {
             at_instance: vec![Requests::default(); GROUPS],
             hedges: 0,
             timeouts: 0,
+            hidden: 0,
+            astray: 0,
             in_zone: 0,
             placed: 0,
         }
@@ -459,6 +508,37 @@ scenarios:
         let web = &recording.calls[&("edge".to_owned(), "web".to_owned(), "GET /".to_owned())];
         let of = |cause| web.requests[0].failures.of(cause);
         assert_eq!((of(Cause::Timeout), of(Cause::Own), recording.unknown), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_failure_is_hidden_when_its_caller_answers_well() {
+        /// Finished requests in their order: edge, trace, parent span, status; then hidden failures of web's calls.
+        #[track_caller]
+        fn check(story: &[(&str, u128, u64, u16)], expected: Option<u64>) {
+            let system = system();
+            let mut recording = recording(&system);
+            for (edge, trace, parent, status) in story {
+                let path = if edge.contains("db") { "/rows/7" } else { "/" };
+                let mut it = finished(0, path, *status, "", *trace);
+                it.parent_span = *parent;
+                take(&mut recording, &it, Some(edge));
+            }
+            let key = ("web".to_owned(), "db".to_owned(), "GET /rows/{id}".to_owned());
+            let seen = recording.calls.get(&key).expect("the db was called");
+            assert_eq!(seen.degraded(), expected, "{story:?}");
+            assert!(recording.calls.values().filter(|it| it.degraded() != Some(0)).count() <= 1);
+        }
+        check(&[("web#0->db", 9, 1, 500), ("edge->web", 9, 0, 200)], Some(1));
+        check(&[("web#0->db", 9, 1, 500), ("edge->web", 9, 0, 500)], Some(0));
+        check(&[("web#0->db", 9, 1, 200), ("edge->web", 9, 0, 200)], Some(0));
+        check(&[("web#0->db", 9, 1, 500), ("web#0->db", 9, 1, 500), ("load:all->web", 9, 0, 200)], Some(2));
+        // Of another trace, of another caller, and answered twice.
+        check(&[("web#0->db", 9, 1, 500), ("edge->web", 8, 0, 200)], Some(0));
+        check(&[("web#0->db", 9, 1, 500), ("web#0->db", 9, 1, 200)], Some(0));
+        check(&[("web#0->db", 9, 1, 500), ("edge->web", 9, 0, 200), ("edge->web", 9, 0, 200)], Some(1));
+        // The caller passed no trace on; users never have one, and hide nothing.
+        check(&[("web#0->db", 9, 0, 500), ("edge->web", 8, 0, 200)], None);
+        check(&[("load:web->db", 9, 0, 500)], Some(0));
     }
 
     #[test]

@@ -306,8 +306,8 @@ impl Facts<'_> {
                 hedges_per_second: seen.hedges as f64 / self.seconds(),
                 budget_refused_per_second: guarded.budget_refused / self.seconds(),
                 timeouts_per_second: seen.timeouts as f64 / self.seconds(),
-                degraded_per_second: f64::NAN,
-                pool_waits_per_second: f64::NAN,
+                degraded_per_second: seen.degraded().map_or(f64::NAN, |it| it as f64 / self.seconds()),
+                pool_waits_per_second: guarded.pool_waits / self.seconds(),
                 in_zone_share: if seen.placed > 0 {
                     seen.in_zone as f64 / seen.placed as f64
                 } else {
