@@ -7,7 +7,7 @@ use crate::environment::{Environment, os_words};
 use crate::process::{Launch, launch};
 use crate::supervisor::Exit;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,9 @@ use tokio::net::TcpStream;
 
 /// How long the rest of an answer may take that has said its status.
 const HEAR_OUT: Duration = Duration::from_millis(100);
+
+/// Longer answers are not from a health service.
+const ANSWER_BYTES_MAX: usize = 1 << 10;
 
 #[derive(Clone, Debug)]
 pub enum Probe {
@@ -99,40 +102,65 @@ async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
     let driver = tokio::spawn(async move {
         let _ = connection.await;
     });
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.extend([0x0A, u8::try_from(service.len()).map_err(|_| "its name is too long".to_owned())?]);
-        message.extend(service.bytes());
-    }
-    let mut body = vec![0];
-    body.extend((message.len() as u32).to_be_bytes());
-    body.extend(message);
     let request = hyper::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(Bytes::from(question(service)?)))
         .map_err(|error| error.to_string())?;
     let result = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let early = response.headers().get("grpc-status").cloned();
-        let body = response.into_body().collect().await.map_err(broken)?;
-        let trailer = body.trailers().and_then(|it| it.get("grpc-status")).cloned();
-        match trailer.or(early) {
-            Some(status) if status == "0" => {}
-            Some(status) => {
-                return Err(format!("health check: gRPC status {}", status.to_str().unwrap_or("?")));
-            }
-            None => return Err("health check: no gRPC status".to_owned()),
+        let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+        if head.status != hyper::StatusCode::OK {
+            return Err(format!("health check: HTTP status {}", head.status.as_u16()));
         }
-        // One message, one field: its status, of which 1 is SERVING.
-        match body.to_bytes().get(5..) {
-            Some([0x08, 0x01, ..]) => Ok(()),
-            _ => Err("health check: not SERVING".to_owned()),
-        }
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| format!("grpc.health.v1.Health/Check: {error}"))?;
+        // A server that has only a status to say says it in its head.
+        let field = |name: &str| {
+            let found = body.trailers().and_then(|it| it.get(name)).or_else(|| head.headers.get(name));
+            found.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned())
+        };
+        let (status, words) = (field("grpc-status"), field("grpc-message"));
+        judge(service, status.as_deref(), words.as_deref().unwrap_or(""), &body.to_bytes())
     }
     .await;
     driver.abort();
     result
+}
+
+/// A message of one text, its first field; framed as gRPC does: no compression, four bytes of length.
+fn question(service: &str) -> Result<Vec<u8>, String> {
+    let mut message = Vec::new();
+    match service.len() {
+        0 => {}
+        // Seven bits of the length in a byte, the lowest first.
+        len @ 1..128 => message.extend([0x0A, len as u8]),
+        len @ 128..16_384 => message.extend([0x0A, (len & 0x7F) as u8 | 0x80, (len >> 7) as u8]),
+        _ => return Err("health check: the name of its gRPC service is too long".to_owned()),
+    }
+    message.extend(service.bytes());
+    let mut framed = vec![0];
+    framed.extend((message.len() as u32).to_be_bytes());
+    framed.extend(message);
+    Ok(framed)
+}
+
+/// What a health service's answer means: its gRPC status, the words that came with it, and its framed message.
+fn judge(service: &str, status: Option<&str>, words: &str, framed: &[u8]) -> Result<(), String> {
+    let what = match status {
+        Some("0") => match framed.get(5..) {
+            // One field, an enum; an empty message is its default.
+            Some([0x08, 1, ..]) => return Ok(()),
+            Some([]) | Some([0x08, 0, ..]) => "UNKNOWN, which is not SERVING".to_owned(),
+            Some([0x08, 2, ..]) => "NOT_SERVING".to_owned(),
+            _ => "an answer that is not a health service's".to_owned(),
+        },
+        Some("5") => format!("the server knows no service called `{service}` (gRPC status 5)"),
+        Some("12") => "the server has no grpc.health.v1.Health (gRPC status 12)".to_owned(),
+        Some(status) if words.is_empty() => format!("gRPC status {status}"),
+        Some(status) => format!("gRPC status {status}: {words}"),
+        None => "an answer without a gRPC status".to_owned(),
+    };
+    Err(format!("health check: {what}"))
 }
 
 async fn command(it: &Launch, trampoline: Option<&Path>) -> Result<(), String> {
@@ -179,6 +207,41 @@ mod tests {
             (Err(got), Err(expected)) => assert!(got.contains(expected), "{got}"),
             _ => panic!("{got:?} where {expected:?} was expected"),
         }
+    }
+
+    #[test]
+    fn a_grpc_health_service_is_asked_and_heard_as_the_protocol_says() {
+        #[track_caller]
+        fn check(service: &str, status: Option<&str>, words: &str, message: &[u8], expected: &str) {
+            let framed = [&[0, 0, 0, 0, message.len() as u8], message].concat();
+            let got = judge(service, status, words, &framed).err().unwrap_or_default();
+            assert_eq!(got, expected);
+        }
+        check("", Some("0"), "", &[8, 1], "");
+        check("", Some("0"), "", &[8, 2], "health check: NOT_SERVING");
+        check("", Some("0"), "", &[8, 0], "health check: UNKNOWN, which is not SERVING");
+        check("", Some("0"), "", &[], "health check: UNKNOWN, which is not SERVING");
+        check("", Some("0"), "", &[9, 9], "health check: an answer that is not a health service's");
+        let unknown = "health check: the server knows no service called `shop.Cart` (gRPC status 5)";
+        check("shop.Cart", Some("5"), "unknown", &[], unknown);
+        check(
+            "",
+            Some("12"),
+            "",
+            &[],
+            "health check: the server has no grpc.health.v1.Health (gRPC status 12)",
+        );
+        check("", Some("14"), "warming up", &[], "health check: gRPC status 14: warming up");
+        check("", Some("13"), "", &[], "health check: gRPC status 13");
+        check("", None, "", &[8, 1], "health check: an answer without a gRPC status");
+        assert!(judge("", Some("0"), "", &[]).is_err(), "a head without a message");
+
+        let framed = |service: &str| question(service).expect("short enough");
+        assert_eq!(framed(""), [0, 0, 0, 0, 0]);
+        assert_eq!(framed("ab"), [0, 0, 0, 0, 4, 0x0A, 2, b'a', b'b']);
+        assert_eq!(framed(&"x".repeat(127))[..7], [0, 0, 0, 0, 129, 0x0A, 127]);
+        assert_eq!(framed(&"x".repeat(300))[..8], [0, 0, 0, 1, 47, 0x0A, 0xAC, 2]);
+        assert!(question(&"x".repeat(20_000)).is_err());
     }
 
     #[test]
