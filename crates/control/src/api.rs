@@ -146,7 +146,7 @@ pub(crate) fn serve(table: Table) -> Router {
         let document = Arc::clone(&document);
         async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()) }
     };
-    router.route("/v1/openapi.json", get(told))
+    router.route("/v1/openapi.json", get(told)).method_not_allowed_fallback(wrong_method)
 }
 
 /// The same without an answer for all other paths, for those who have one.
@@ -200,6 +200,11 @@ pub(crate) async fn unknown() -> Refusal {
     Refusal::not_found("no such path; the API is described at /v1/openapi.json")
 }
 
+async fn wrong_method(method: Method) -> Refusal {
+    let message = format!("this path has no {method}; the API is described at /v1/openapi.json");
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED.as_u16(), message }
+}
+
 type Ask<Q = Nothing, B = Nothing> = Asked<Api, Q, B>;
 
 async fn status(asked: Ask) -> Result<Status, Refusal> {
@@ -208,6 +213,7 @@ async fn status(asked: Ask) -> Result<Status, Refusal> {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Since {
     /// The number of the first change that is wanted.
     #[serde(default)]
@@ -416,6 +422,7 @@ async fn instances(asked: Ask) -> Result<AllKnown, Refusal> {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Lease {
     /// From now; a day at most.
     #[serde(default = "default_lease")]

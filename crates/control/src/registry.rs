@@ -92,12 +92,43 @@ const DEPARTURES_MAX: usize = 1_000;
 /// A fleet ten times the largest we are asked for; more is a mistake or an attack, and refused.
 pub const INSTANCES_MAX: usize = 100_000;
 
+/// Room for a host, a port and a process; a hundred thousand of longer ones would be memory without a limit.
+const NAME_BYTES_MAX: usize = 128;
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the registry is full ({INSTANCES_MAX} instances)")]
     Full,
     #[error("a lease of zero would end before it begins")]
     NoLease,
+    #[error("nobody can be asked at port 0; say the port it listens on")]
+    NoPort,
+    #[error("the instance's `{0}` is no name: letters, digits and `-_.:@[]`, at most {NAME_BYTES_MAX}")]
+    NoName(&'static str),
+    #[error("its `{0}` is longer than {NAME_BYTES_MAX} bytes, or has control characters in it")]
+    NoWord(&'static str),
+}
+
+/// Whether it can be kept and named. Names become parts of others' names: of edges, logs and addresses of the API.
+fn is_fit(id: &InstanceId, said: &CheckIn) -> Result<(), Refused> {
+    let is_name = |text: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:@[]".contains(c);
+        (1..=NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(fits)
+    };
+    let is_word = |text: &str| text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control);
+    for (what, name) in [("service", &id.service), ("id", &id.id)] {
+        if !is_name(name) {
+            return Err(Refused::NoName(what));
+        }
+    }
+    let words =
+        [("version", &said.version), ("region", &said.region), ("zone", &said.zone), ("team", &said.team)];
+    for (what, word) in words {
+        if !is_word(word) {
+            return Err(Refused::NoWord(what));
+        }
+    }
+    if said.address.port() == 0 { Err(Refused::NoPort) } else { Ok(()) }
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +164,7 @@ impl Registry {
         if lease.is_zero() {
             return Err(Refused::NoLease);
         }
+        is_fit(&id, &said)?;
         self.check_ins += 1;
         let expires = now.saturating_add(lease);
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -367,7 +399,7 @@ mod tests {
         for n in 0..50 {
             let id = id(&n.to_string());
             registry
-                .check_in(Nanos(0), id.clone(), said(n), Nanos::from_secs(5), None)
+                .check_in(Nanos(0), id.clone(), said(n + 1), Nanos::from_secs(5), None)
                 .expect("there is room");
             registry.set_check(Nanos(0), &id, Check::Passing);
         }
@@ -380,7 +412,7 @@ mod tests {
         assert_eq!(registry.len(), 49, "forgotten and silent is gone");
         for n in 0..50 {
             registry
-                .check_in(later, id(&n.to_string()), said(n), Nanos::from_secs(5), None)
+                .check_in(later, id(&n.to_string()), said(n + 1), Nanos::from_secs(5), None)
                 .expect("there is room");
         }
         assert_eq!(registry.instances(later).filter(|it| it.in_discovery).count(), 50);
@@ -416,6 +448,27 @@ mod tests {
         registry.expire(Nanos::from_secs(20));
         assert_eq!(registry.take_departures().0, [left("d", Left::Forgotten)]);
         assert_eq!(registry.take_departures(), (Vec::new(), 0), "told once");
+    }
+
+    #[test]
+    fn what_cannot_be_named_or_reached_is_refused() {
+        #[track_caller]
+        fn check(service: &str, name: &str, said: CheckIn, expected: Result<(), Refused>) {
+            let id = InstanceId { service: service.to_owned(), id: name.to_owned() };
+            let got = Registry::default().check_in(Nanos(0), id, said, Nanos(1), None);
+            assert_eq!(got, expected, "{service}/{name}");
+        }
+        let long = "x".repeat(129);
+        check("web", "10.0.0.5:8080", said(1), Ok(()));
+        check("web", "[::1]:8080@pod_1", said(1), Ok(()));
+        for name in ["", "a/b", "a->b", "a b", "ü", "a\n", long.as_str()] {
+            check("web", name, said(1), Err(Refused::NoName("id")));
+        }
+        check("w/b", "a", said(1), Err(Refused::NoName("service")));
+        check("web", "a", CheckIn { version: long, ..said(1) }, Err(Refused::NoWord("version")));
+        check("web", "a", CheckIn { team: "a\u{1b}".to_owned(), ..said(1) }, Err(Refused::NoWord("team")));
+        check("web", "a", CheckIn { team: "die Läden".to_owned(), ..said(1) }, Ok(()));
+        check("web", "a", CheckIn { address: ([127, 0, 0, 1], 0).into(), ..said(1) }, Err(Refused::NoPort));
     }
 
     #[test]

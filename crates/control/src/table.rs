@@ -7,6 +7,7 @@
 use crate::api::Refusal;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, RawPathParams, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
+use std::error::Error;
 
 /// Where the document's types lie in it.
 const SCHEMAS: &str = "/components/schemas";
@@ -86,24 +88,30 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
         Fut: Future<Output = Result<A, Refusal>> + Send,
     {
         let takes_body = TypeId::of::<B>() != TypeId::of::<Nothing>();
-        let served =
-            move |state: State<S>, headers: HeaderMap, names: RawPathParams, query: Query<Q>, body: Bytes| {
-                let handler = handler.clone();
-                let names = names.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                async move {
+        let served = move |state: State<S>,
+                           headers: HeaderMap,
+                           names: RawPathParams,
+                           query: Result<Query<Q>, QueryRejection>,
+                           body: Result<Bytes, BytesRejection>| {
+            let handler = handler.clone();
+            let names = names.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            async move {
+                let asked = || -> Result<Asked<S, Q, B>, Refusal> {
+                    let body = body.map_err(|error| Refusal::of_request(error.status(), error.source()))?;
+                    let query = query.map_err(|error| Refusal::of_request(error.status(), error.source()))?.0;
                     let body = match (takes_body, body.is_empty()) {
                         // Nothing is read of a body that nobody expects, and an empty one says what is said by default.
                         (false, _) | (true, true) => read(b"{}"),
                         (true, false) => read(&body),
-                    };
-                    let asked =
-                        body.map(|body| Asked { state: state.0, headers, names, query: query.0, body });
-                    match asked {
-                        Ok(asked) => handler(asked).await.map(axum::Json).into_response(),
-                        Err(refusal) => refusal.into_response(),
-                    }
+                    }?;
+                    Ok(Asked { state: state.0, headers, names, query, body })
+                };
+                match asked() {
+                    Ok(asked) => handler(asked).await.map(axum::Json).into_response(),
+                    Err(refusal) => refusal.into_response(),
                 }
-            };
+            }
+        };
         self.rows.push(Row {
             method: word(method),
             path,
@@ -244,6 +252,26 @@ fn query_of<Q: JsonSchema>(types: &mut SchemaGenerator) -> Vec<Value> {
             json!({"name": name, "in": "query", "required": required, "schema": schema})
         })
         .collect()
+}
+
+impl Refusal {
+    /// Of a query or a body that could not even be read: what the framework found, in the one form of our answers.
+    fn of_request(status: StatusCode, found: Option<&(dyn Error + 'static)>) -> Self {
+        // The innermost says what it was, those around it only where it was found.
+        let mut innermost = found;
+        while let Some(inner) = innermost.and_then(|it| it.source()) {
+            innermost = Some(inner);
+        }
+        let message = match (status, innermost) {
+            (StatusCode::PAYLOAD_TOO_LARGE, _) => "the body is longer than this path takes".to_owned(),
+            (StatusCode::BAD_REQUEST, Some(why)) => format!("the query is not what this path takes: {why}"),
+            (_, why) => format!(
+                "this cannot be read: {}",
+                why.map_or_else(|| status.to_string(), |it| it.to_string())
+            ),
+        };
+        Self { status: status.as_u16(), message }
+    }
 }
 
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
