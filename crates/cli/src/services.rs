@@ -4,6 +4,7 @@ use crate::client::{self, Which};
 use crate::{exit, output};
 use anyhow::Context;
 use serde_json::json;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 use up::state::{self, Folder};
@@ -80,7 +81,8 @@ pub(crate) fn down(args: &Down) -> anyhow::Result<u8> {
 /// Run a command with a service's environment: its ports, its neighbours, its place
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The command runs in the service's folder, as its instance 0 would, and its exit code is ours.
+The command runs in the service's folder, as its instance 0 would, in isobar's place: signals, the terminal and the exit
+code are its own. 127: there is no such program; 126: it cannot be started.
 
 For example:
   isobar exec web -- npm test
@@ -110,6 +112,16 @@ pub(crate) fn exec(args: &Exec) -> anyhow::Result<u8> {
     if let Some(dir) = answer["dir"].as_str() {
         command.current_dir(dir);
     }
-    let status = command.status().with_context(|| format!("cannot start `{program}`"))?;
-    Ok(status.code().map_or(exit::FAILED, |it| it as u8))
+    // Only a failure comes back from this.
+    let error = command.exec();
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let why = match answer["dir"].as_str().filter(|it| !std::path::Path::new(it).is_dir()) {
+        Some(dir) => format!("its folder `{dir}` does not exist"),
+        None if is_missing && !program.contains('/') => {
+            "no program is called that (looked in PATH)".to_owned()
+        }
+        None => error.to_string(),
+    };
+    output::words(&format!("error: cannot start `{program}`: {why}\n"));
+    Ok(if is_missing { 127 } else { 126 })
 }
