@@ -37,6 +37,13 @@ pub struct Reader<'a> {
     depth: u8,
 }
 
+/// A place in the text, of [`Reader::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    at: usize,
+    depth: u8,
+}
+
 type Result<T> = std::result::Result<T, JsonError>;
 
 impl<'a> Reader<'a> {
@@ -49,6 +56,16 @@ impl<'a> Reader<'a> {
             Ok(text) => Ok(Self::new(text)),
             Err(error) => Err(JsonError { offset: error.valid_up_to(), message: "not UTF-8".into() }),
         }
+    }
+
+    /// Where the reader stands, to come back to.
+    pub const fn mark(&self) -> Mark {
+        Mark { at: self.at, depth: self.depth }
+    }
+
+    /// Goes back, so that a value which could not be used can be passed over instead.
+    pub const fn rewind(&mut self, mark: Mark) {
+        (self.at, self.depth) = (mark.at, mark.depth);
     }
 
     pub fn error<T>(&self, message: impl Into<Cow<'static, str>>) -> Result<T> {

@@ -5,6 +5,7 @@ use crate::ids::{SpanId, TraceId};
 use crate::json::Writer as JsonWriter;
 use crate::protobuf::{ProtobufError, Reader};
 use crate::span::{Annotation, Endpoint, Span, SpanKind, Value, lower, tag};
+use std::borrow::Cow;
 use units::Nanos;
 
 type Result<T> = std::result::Result<T, ProtobufError>;
@@ -15,28 +16,34 @@ type Attributes = Vec<(Box<str>, Value)>;
 pub struct Decoded<T> {
     pub items: Vec<T>,
     pub rejected: usize,
+    /// How many of the rejected could not even be read.
+    pub unread: usize,
     /// Why the first one was.
-    pub why: Option<&'static str>,
+    pub why: Option<Cow<'static, str>>,
 }
 
 impl<T> Default for Decoded<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), rejected: 0, why: None }
+        Self { items: Vec::new(), rejected: 0, unread: 0, why: None }
     }
 }
 
 impl<T> Decoded<T> {
     fn reject(&mut self, why: &'static str) {
         self.rejected += 1;
-        self.why.get_or_insert(why);
+        self.why.get_or_insert(why.into());
+    }
+
+    /// Items lie between lengths of their own, so what is wrong inside one says nothing about the next.
+    fn unread(&mut self, many: usize, what: &str, error: ProtobufError) {
+        self.rejected += many;
+        self.unread += many;
+        self.why.get_or_insert_with(|| format!("a {what} cannot be read: {error}").into());
     }
 }
 
 /// Walks the two wrappers every signal has: resource, then scope, then items.
-fn each_item(
-    request: &[u8],
-    mut item: impl FnMut(&Attributes, &Attributes, Reader<'_>) -> Result<()>,
-) -> Result<()> {
+fn each_item(request: &[u8], mut item: impl FnMut(&Attributes, &Attributes, Reader<'_>)) -> Result<()> {
     let mut request = Reader::new(request);
     while let Some((number, field)) = request.field()? {
         if number != 1 {
@@ -66,10 +73,7 @@ fn each_item(
     Ok(())
 }
 
-fn each_in_scope(
-    group: Reader<'_>,
-    mut item: impl FnMut(&Attributes, Reader<'_>) -> Result<()>,
-) -> Result<()> {
+fn each_in_scope(group: Reader<'_>, mut item: impl FnMut(&Attributes, Reader<'_>)) -> Result<()> {
     let mut scope = Attributes::new();
     let mut fields = group.clone();
     while let Some((number, field)) = fields.field()? {
@@ -91,7 +95,7 @@ fn each_in_scope(
     let mut fields = group;
     while let Some((number, field)) = fields.field()? {
         if number == 2 {
-            item(&scope, field.message(2)?)?;
+            item(&scope, field.message(2)?);
         }
     }
     Ok(())
@@ -199,17 +203,15 @@ fn service_of(resource: &Attributes) -> Box<str> {
 /// Spans of an `ExportTraceServiceRequest`.
 pub fn spans(request: &[u8]) -> Result<Decoded<Span>> {
     let mut decoded = Decoded::default();
-    each_item(request, |resource, scope, reader| {
-        match span(reader, resource, scope)? {
-            Ok(span) => decoded.items.push(span),
-            Err(why) => decoded.reject(why),
-        }
-        Ok(())
+    each_item(request, |resource, scope, reader| match span(reader, resource, scope) {
+        Ok(Ok(span)) => decoded.items.push(span),
+        Ok(Err(why)) => decoded.reject(why),
+        Err(error) => decoded.unread(1, "span", error),
     })?;
     Ok(decoded)
 }
 
-/// Outer error: not OTLP at all. Inner: this one span is wrong, the others may be fine.
+/// Outer error: these bytes are no span. Inner: they are, but not one that can be kept.
 fn span(
     mut reader: Reader<'_>,
     resource: &Attributes,
@@ -375,49 +377,86 @@ fn remote(tags: &Attributes) -> Endpoint {
 /// Data points of an `ExportMetricsServiceRequest`.
 pub fn metrics(request: &[u8]) -> Result<Decoded<MetricPoint>> {
     let mut decoded = Decoded::default();
-    each_item(request, |resource, _, mut reader| {
+    each_item(request, |resource, _, reader| {
+        let parts = match Parts::of(reader.clone()) {
+            Ok(parts) => parts,
+            Err(error) => return decoded.unread(points_in(reader).max(1), "metric", error),
+        };
         let service = service_of(resource);
-        let (mut name, mut unit) = ("", "");
-        let mut data = Vec::new();
-        while let Some((number, field)) = reader.field()? {
-            match number {
-                1 => name = field.text(1)?,
-                3 => unit = field.text(3)?,
-                5 | 7 | 9 | 10 | 11 => data.push((number, field.message(number)?)),
-                _ => {}
+        for (kind, delta, monotonic, reader) in parts.points {
+            if parts.name.is_empty() {
+                decoded.reject("a metric without a name");
+                continue;
             }
-        }
-        for (kind, mut reader) in data {
-            let (mut points, mut delta, mut monotonic) = (Vec::new(), false, false);
-            while let Some((number, field)) = reader.field()? {
-                match number {
-                    1 => points.push(field.message(1)?),
-                    2 => delta = field.varint(2)? == 1,
-                    3 => monotonic = field.bool(3)?,
-                    _ => {}
-                }
-            }
-            for reader in points {
-                if name.is_empty() {
-                    decoded.reject("a metric without a name");
-                    continue;
-                }
-                let (attributes, at, value) = point(kind, reader, monotonic)?;
-                let point = MetricPoint {
+            match point(kind, reader, monotonic) {
+                Ok((attributes, at, value)) => decoded.items.push(MetricPoint {
                     service: service.clone(),
-                    name: name.into(),
-                    unit: unit.into(),
+                    name: parts.name.into(),
+                    unit: parts.unit.into(),
                     attributes,
                     at,
                     delta,
                     value,
-                };
-                decoded.items.push(point);
+                }),
+                Err(error) => decoded.unread(1, "data point", error),
             }
         }
-        Ok(())
     })?;
     Ok(decoded)
+}
+
+/// A metric's fields: gauge, sum, histogram, exponential histogram, summary.
+const DATA: [u32; 5] = [5, 7, 9, 10, 11];
+
+/// What a metric's points have in common, and the points: kind, delta, monotonic, bytes.
+#[derive(Default)]
+struct Parts<'a> {
+    name: &'a str,
+    unit: &'a str,
+    points: Vec<(u32, bool, bool, Reader<'a>)>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(mut metric: Reader<'a>) -> Result<Self> {
+        let mut parts = Self::default();
+        while let Some((number, field)) = metric.field()? {
+            match number {
+                1 => parts.name = field.text(1)?,
+                3 => parts.unit = field.text(3)?,
+                kind if DATA.contains(&kind) => {
+                    let mut data = field.message(kind)?;
+                    let (first, mut delta, mut monotonic) = (parts.points.len(), false, false);
+                    while let Some((number, field)) = data.field()? {
+                        match number {
+                            1 => parts.points.push((kind, false, false, field.message(1)?)),
+                            2 => delta = field.varint(2)? == 1,
+                            3 => monotonic = field.bool(3)?,
+                            _ => {}
+                        }
+                    }
+                    for point in &mut parts.points[first..] {
+                        (point.1, point.2) = (delta, monotonic);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// How many points a metric has that cannot be read, as far as can be told.
+fn points_in(mut metric: Reader<'_>) -> usize {
+    let mut many = 0;
+    while let Ok(Some((number, field))) = metric.field() {
+        let Ok(mut data) = field.message(number) else { continue };
+        while DATA.contains(&number)
+            && let Ok(Some((number, _))) = data.field()
+        {
+            many += usize::from(number == 1);
+        }
+    }
+    many
 }
 
 fn point(kind: u32, mut reader: Reader<'_>, monotonic: bool) -> Result<(Attributes, Nanos, MetricValue)> {
@@ -470,34 +509,38 @@ fn point(kind: u32, mut reader: Reader<'_>, monotonic: bool) -> Result<(Attribut
 /// Records of an `ExportLogsServiceRequest`.
 pub fn logs(request: &[u8]) -> Result<Decoded<LogRecord>> {
     let mut decoded = Decoded::default();
-    each_item(request, |resource, _, mut reader| {
-        let mut record = LogRecord {
-            service: service_of(resource),
-            at: Nanos::ZERO,
-            severity: 0,
-            body: "".into(),
-            attributes: Vec::new(),
-            trace_id: None,
-            span_id: None,
-        };
-        let mut observed = 0;
-        while let Some((number, field)) = reader.field()? {
-            match number {
-                1 => record.at = Nanos(field.fixed64(1)?),
-                11 => observed = field.fixed64(11)?,
-                2 => record.severity = field.varint(2)?.min(24) as u8,
-                5 => record.body = any_value(field.message(5)?)?.text().into(),
-                6 => record.attributes.push(key_value(field.message(6)?)?),
-                9 => record.trace_id = TraceId::from_bytes(field.bytes(9)?),
-                10 => record.span_id = SpanId::from_bytes(field.bytes(10)?),
-                _ => {}
-            }
-        }
-        if record.at.is_zero() {
-            record.at = Nanos(observed);
-        }
-        decoded.items.push(record);
-        Ok(())
+    each_item(request, |resource, _, reader| match record(reader, resource) {
+        Ok(record) => decoded.items.push(record),
+        Err(error) => decoded.unread(1, "log record", error),
     })?;
     Ok(decoded)
+}
+
+fn record(mut reader: Reader<'_>, resource: &Attributes) -> Result<LogRecord> {
+    let mut record = LogRecord {
+        service: service_of(resource),
+        at: Nanos::ZERO,
+        severity: 0,
+        body: "".into(),
+        attributes: Vec::new(),
+        trace_id: None,
+        span_id: None,
+    };
+    let mut observed = 0;
+    while let Some((number, field)) = reader.field()? {
+        match number {
+            1 => record.at = Nanos(field.fixed64(1)?),
+            11 => observed = field.fixed64(11)?,
+            2 => record.severity = field.varint(2)?.min(24) as u8,
+            5 => record.body = any_value(field.message(5)?)?.text().into(),
+            6 => record.attributes.push(key_value(field.message(6)?)?),
+            9 => record.trace_id = TraceId::from_bytes(field.bytes(9)?),
+            10 => record.span_id = SpanId::from_bytes(field.bytes(10)?),
+            _ => {}
+        }
+    }
+    if record.at.is_zero() {
+        record.at = Nanos(observed);
+    }
+    Ok(record)
 }

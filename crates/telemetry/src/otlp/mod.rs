@@ -5,6 +5,9 @@ pub mod export;
 mod schema;
 pub mod server;
 
+#[cfg(test)]
+mod partial;
+
 pub use decode::Decoded;
 pub use server::{Sink, Taken, handle, handle_grpc};
 

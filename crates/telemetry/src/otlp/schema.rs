@@ -5,7 +5,7 @@
 //! decoder; answers go back the same way. A second decoder would be a second set of mistakes.
 
 use crate::ids::{Case, hex};
-use crate::json::{JsonError, Reader as Json, Writer as JsonWriter};
+use crate::json::{JsonError, Kind, Reader as Json, Writer as JsonWriter};
 use crate::protobuf::{Field, ProtobufError, Reader, Writer};
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub(crate) enum Type {
     /// Bytes that JSON writes as base64.
     Bytes,
     Message(&'static Message),
+    /// A message that stands for itself: wrong, it is refused alone, and its neighbours are read on.
+    Item(&'static Message),
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ static RESOURCE_SPANS: Message = Message(&[
 ]);
 static SCOPE_SPANS: Message = Message(&[
     ("scope", 1, Type::Message(&SCOPE), One),
-    ("spans", 2, Type::Message(&SPAN), Repeated),
+    ("spans", 2, Type::Item(&SPAN), Repeated),
     ("schemaUrl", 3, Text, One),
 ]);
 static SPAN: Message = Message(&[
@@ -117,7 +119,7 @@ static RESOURCE_METRICS: Message = Message(&[
 ]);
 static SCOPE_METRICS: Message = Message(&[
     ("scope", 1, Type::Message(&SCOPE), One),
-    ("metrics", 2, Type::Message(&METRIC), Repeated),
+    ("metrics", 2, Type::Item(&METRIC), Repeated),
     ("schemaUrl", 3, Text, One),
 ]);
 static METRIC: Message = Message(&[
@@ -131,21 +133,21 @@ static METRIC: Message = Message(&[
     ("summary", 11, Type::Message(&SUMMARY), One),
     ("metadata", 12, Type::Message(&KEY_VALUE), Repeated),
 ]);
-static GAUGE: Message = Message(&[("dataPoints", 1, Type::Message(&NUMBER_POINT), Repeated)]);
+static GAUGE: Message = Message(&[("dataPoints", 1, Type::Item(&NUMBER_POINT), Repeated)]);
 static SUM: Message = Message(&[
-    ("dataPoints", 1, Type::Message(&NUMBER_POINT), Repeated),
+    ("dataPoints", 1, Type::Item(&NUMBER_POINT), Repeated),
     ("aggregationTemporality", 2, Enum, One),
     ("isMonotonic", 3, Bool, One),
 ]);
 static HISTOGRAM: Message = Message(&[
-    ("dataPoints", 1, Type::Message(&HISTOGRAM_POINT), Repeated),
+    ("dataPoints", 1, Type::Item(&HISTOGRAM_POINT), Repeated),
     ("aggregationTemporality", 2, Enum, One),
 ]);
 static EXPONENTIAL: Message = Message(&[
-    ("dataPoints", 1, Type::Message(&EXPONENTIAL_POINT), Repeated),
+    ("dataPoints", 1, Type::Item(&EXPONENTIAL_POINT), Repeated),
     ("aggregationTemporality", 2, Enum, One),
 ]);
-static SUMMARY: Message = Message(&[("dataPoints", 1, Type::Message(&SUMMARY_POINT), Repeated)]);
+static SUMMARY: Message = Message(&[("dataPoints", 1, Type::Item(&SUMMARY_POINT), Repeated)]);
 static NUMBER_POINT: Message = Message(&[
     ("attributes", 7, Type::Message(&KEY_VALUE), Repeated),
     ("startTimeUnixNano", 2, Fixed64, One),
@@ -211,7 +213,7 @@ static RESOURCE_LOGS: Message = Message(&[
 ]);
 static SCOPE_LOGS: Message = Message(&[
     ("scope", 1, Type::Message(&SCOPE), One),
-    ("logRecords", 2, Type::Message(&LOG_RECORD), Repeated),
+    ("logRecords", 2, Type::Item(&LOG_RECORD), Repeated),
     ("schemaUrl", 3, Text, One),
 ]);
 static LOG_RECORD: Message = Message(&[
@@ -228,27 +230,96 @@ static LOG_RECORD: Message = Message(&[
     ("eventName", 12, Text, One),
 ]);
 
-/// Reads one JSON object as `message` and appends its protobuf form. Unknown keys and nulls are passed over.
-pub(crate) fn from_json(json: &mut Json<'_>, message: &Message, out: &mut Vec<u8>) -> Result<(), JsonError> {
+/// Items that were left out because they could not be read, and why the first one was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Unread {
+    pub many: usize,
+    pub why: Option<String>,
+}
+
+/// Reads one JSON object as `message` and appends its protobuf form. Unknown keys and nulls are passed over; an item
+/// that is good JSON but no good item is left out and counted.
+pub(crate) fn from_json(
+    json: &mut Json<'_>,
+    message: &Message,
+    out: &mut Vec<u8>,
+    unread: &mut Unread,
+) -> Result<(), JsonError> {
     json.object(|json, key| {
-        let known = message.0.iter().find(|(name, ..)| *name == key);
-        match known {
-            None => json.skip(),
-            Some(_) if json.null()? => Ok(()),
-            Some((_, number, kind, Repeated)) => {
-                json.array(|json| value_from_json(json, *number, *kind, Repeated, out))
-            }
-            Some((_, number, kind, One)) => value_from_json(json, *number, *kind, One, out),
+        let Some((name, number, kind, many)) = message.0.iter().find(|(name, ..)| *name == key) else {
+            return json.skip();
+        };
+        if json.null()? {
+            return Ok(());
+        }
+        let mut value =
+            |json: &mut Json<'_>| value_from_json(json, name, (*number, *kind, *many), out, unread);
+        match many {
+            Repeated => json.array(value),
+            One => value(json),
         }
     })
 }
 
-fn value_from_json(
+fn item_from_json(
     json: &mut Json<'_>,
     number: u32,
-    kind: Type,
-    many: Many,
+    item: &Message,
     out: &mut Vec<u8>,
+    unread: &mut Unread,
+) -> Result<(), JsonError> {
+    let (mark, written, unread_before) = (json.mark(), out.len(), unread.many);
+    let Err(error) = nested_from_json(json, number, item, out, unread) else { return Ok(()) };
+    json.rewind(mark);
+    out.truncate(written);
+    // What is no JSON at all fails here again, and then the whole body does.
+    let many = if std::ptr::eq(item, &METRIC) { points_in(json)? } else { json.skip().map(|()| 1)? };
+    unread.many = unread_before + many;
+    unread.why.get_or_insert_with(|| error.to_string());
+    Ok(())
+}
+
+/// Passes over a metric and says how many data points it has: they are what senders are told about.
+fn points_in(json: &mut Json<'_>) -> Result<usize, JsonError> {
+    let mut many = 0;
+    if json.peek()? != Kind::Object {
+        return json.skip().map(|()| 1);
+    }
+    json.object(|json, _| match json.peek()? {
+        Kind::Object => json.object(|json, key| match json.peek()? {
+            Kind::Array if key == "dataPoints" => json.array(|json| {
+                many += 1;
+                json.skip()
+            }),
+            _ => json.skip(),
+        }),
+        _ => json.skip(),
+    })?;
+    Ok(many.max(1))
+}
+
+/// Writes a message behind its number and length; says how long it is.
+fn nested_from_json(
+    json: &mut Json<'_>,
+    number: u32,
+    message: &Message,
+    out: &mut Vec<u8>,
+    unread: &mut Unread,
+) -> Result<usize, JsonError> {
+    Writer::new(out).bytes(number, &[]);
+    let body = out.len();
+    from_json(json, message, out, unread)?;
+    let len = out.len() - body;
+    set_length(out, body, len);
+    Ok(len)
+}
+
+fn value_from_json(
+    json: &mut Json<'_>,
+    name: &str,
+    (number, kind, many): (u32, Type, Many),
+    out: &mut Vec<u8>,
+    unread: &mut Unread,
 ) -> Result<(), JsonError> {
     let narrow = |json: &mut Json<'_>, signed: bool| {
         let value = json.i64(true)?;
@@ -276,29 +347,25 @@ fn value_from_json(
             let text = json.text()?;
             match unhex(&text) {
                 Some(bytes) => writer.bytes(number, &bytes),
-                None => return json.error("an id that is not hex"),
+                None => return json.error(format!("{name} is not hex")),
             }
         }
         Bytes => {
             let text = json.text()?;
             match unbase64(&text) {
                 Some(bytes) => writer.bytes(number, &bytes),
-                None => return json.error("bytes that are not base64"),
+                None => return json.error(format!("{name} is not base64")),
             }
         }
         Type::Message(inner) => {
             let start = out.len();
-            Writer::new(out).bytes(number, &[]);
-            let body = out.len();
-            from_json(json, inner, out)?;
-            let len = out.len() - body;
+            let len = nested_from_json(json, number, inner, out, unread)?;
             // An empty nested message says nothing, but an empty value or element of a list still counts.
             if len == 0 && many == One && !std::ptr::eq(inner, &ANY_VALUE) {
                 out.truncate(start);
-            } else {
-                set_length(out, body, len);
             }
         }
+        Type::Item(item) => item_from_json(json, number, item, out, unread)?,
     }
     Ok(())
 }
@@ -390,7 +457,7 @@ fn value_to_json(
             json.text(&text);
         }
         Bytes => json.text(&base64(field.bytes(number)?)),
-        Type::Message(inner) => to_json(field.bytes(number)?, inner, json)?,
+        Type::Message(inner) | Type::Item(inner) => to_json(field.bytes(number)?, inner, json)?,
     }
     Ok(())
 }
@@ -445,7 +512,7 @@ mod tests {
     #[track_caller]
     fn round_trip(text: &str, message: &Message, expected: &str) {
         let mut bytes = Vec::new();
-        let got = match from_json(&mut Json::new(text), message, &mut bytes) {
+        let got = match from_json(&mut Json::new(text), message, &mut bytes, &mut Unread::default()) {
             Err(error) => error.to_string(),
             Ok(()) => {
                 let mut json = JsonWriter::new();

@@ -1,7 +1,7 @@
 //! OTLP over HTTP and over gRPC, as functions.
 
 use super::decode::{Decoded, logs, metrics, spans};
-use super::schema::{LOGS, METRICS, Message, TRACES, from_json};
+use super::schema::{LOGS, METRICS, Message, TRACES, Unread, from_json};
 use super::{LogRecord, MetricPoint};
 use crate::http::{BodyError, JSON, Limits, Request, Response, body, gunzip};
 use crate::json::{Reader as Json, Writer as JsonWriter};
@@ -47,21 +47,29 @@ impl Signal {
         }
     }
 
-    fn take(self, request: &[u8], sink: &mut impl Sink) -> Result<Taken, String> {
+    /// `unread` is what was lost on the way from JSON.
+    fn take(self, request: &[u8], unread: Unread, sink: &mut impl Sink) -> Result<Taken, String> {
         fn then<T>(
             decoded: Result<Decoded<T>, crate::protobuf::ProtobufError>,
+            before: Unread,
             give: impl FnOnce(Vec<T>) -> Taken,
         ) -> Result<Taken, String> {
-            let Decoded { items, rejected, why } = decoded.map_err(|error| error.to_string())?;
+            let Decoded { items, rejected, unread, why } = decoded.map_err(|error| error.to_string())?;
+            let why = before.why.map(Cow::Owned).or(why);
+            // A success can be partial only if there was one: where nothing is good and something cannot be read, the
+            // request as a whole could not be.
+            if items.is_empty() && before.many + unread > 0 {
+                return Err(why.unwrap_or("nothing in it can be read".into()).into_owned());
+            }
             let mut taken = if items.is_empty() { Taken::default() } else { give(items) };
-            taken.rejected += rejected;
-            taken.why = why.map(Cow::Borrowed).or(taken.why);
+            taken.rejected += before.many + rejected;
+            taken.why = why.or(taken.why);
             Ok(taken)
         }
         match self {
-            Self::Traces => then(spans(request), |items| sink.spans(items)),
-            Self::Metrics => then(metrics(request), |items| sink.metrics(items)),
-            Self::Logs => then(logs(request), |items| sink.logs(items)),
+            Self::Traces => then(spans(request), unread, |items| sink.spans(items)),
+            Self::Metrics => then(metrics(request), unread, |items| sink.metrics(items)),
+            Self::Logs => then(logs(request), unread, |items| sink.logs(items)),
         }
     }
 }
@@ -124,15 +132,16 @@ fn take(
     let body = body(request, limits).map_err(|error: BodyError| (error.status(), error.to_string()))?;
     let bad = |error: String| (400, error);
     match encoding {
-        Encoding::Protobuf => signal.take(&body, sink).map_err(bad),
+        Encoding::Protobuf => signal.take(&body, Unread::default(), sink).map_err(bad),
         Encoding::Json if body.is_empty() => Ok(Taken::default()),
         Encoding::Json => {
             let mut bytes = Vec::with_capacity(body.len() / 2);
             let mut json = Json::from_bytes(&body).map_err(|error| bad(error.to_string()))?;
-            from_json(&mut json, signal.message(), &mut bytes)
+            let mut unread = Unread::default();
+            from_json(&mut json, signal.message(), &mut bytes, &mut unread)
                 .and_then(|()| json.end())
                 .map_err(|error| bad(error.to_string()))?;
-            signal.take(&bytes, sink).map_err(bad)
+            signal.take(&bytes, unread, sink).map_err(bad)
         }
     }
 }
@@ -229,7 +238,7 @@ pub fn handle_grpc(
         Err((status, message)) => return fail(status, message),
     };
     let answer = match known {
-        Some(signal) => signal.take(&message, sink).map(|taken| success_bytes(&taken)),
+        Some(signal) => signal.take(&message, Unread::default(), sink).map(|taken| success_bytes(&taken)),
         None => match crate::zipkin::proto::read_spans(&message) {
             Ok(spans) => {
                 sink.spans(spans);
@@ -309,7 +318,7 @@ pub(super) mod tests {
         }
     }
 
-    fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> (Response, Collected) {
+    pub(crate) fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> (Response, Collected) {
         let mut sink = Collected::default();
         let limits = Limits { body_bytes: 100_000 };
         let response = handle(&Request::post(path, headers, body), limits, &mut sink);
@@ -321,7 +330,7 @@ pub(super) mod tests {
 
     fn json_to_bytes(text: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
-        from_json(&mut Json::new(text), &TRACES, &mut bytes).unwrap();
+        from_json(&mut Json::new(text), &TRACES, &mut bytes, &mut Unread::default()).unwrap();
         bytes
     }
 
