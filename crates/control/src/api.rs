@@ -5,7 +5,7 @@
 //!
 //! Who is heard at all is said in [`crate::admit`].
 
-use crate::admit::{self, LOGIN, LOGOUT};
+use crate::admit::{self, Gate, LOGIN, LOGOUT};
 use crate::history::{Change, History};
 use crate::registry::{CheckIn, InstanceId, Refused, Registry};
 use crate::status::{Status, TrafficStatus};
@@ -121,8 +121,7 @@ pub struct Api {
     pub registry: Arc<Mutex<Registry>>,
     /// Told when the registry's set of instances changed.
     pub registry_changed: Arc<tokio::sync::Notify>,
-    /// Needed by everyone who does not come from this machine.
-    pub token: Arc<str>,
+    pub gate: Arc<Gate>,
     /// Reading the clock is the edge's business.
     pub now: Arc<dyn Fn() -> Nanos + Send + Sync>,
 }

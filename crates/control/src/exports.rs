@@ -160,6 +160,21 @@ fn own_families(watched: &Watched) -> Vec<Family> {
             ),
         ]);
     }
+    let (logins, sessions) = {
+        let logins = lock(&watched.logins);
+        (logins.counts(), logins.open(watched.clocks.now()))
+    };
+    families.extend([
+        gauge("isobar_login_sessions", "Browsers from elsewhere that are logged in.", sessions as f64),
+        counter("isobar_logins", "Logins that were given a session.", logins.given),
+        counter(
+            "isobar_login_sessions_pushed_out",
+            "Sessions that made room for newer ones.",
+            logins.pushed_out,
+        ),
+        counter("isobar_tokens_wrong", "Wrong tokens, at a login or with a request.", logins.wrong),
+        counter("isobar_tokens_unheard", "Tokens not looked at: too many wrong ones before.", logins.unheard),
+    ]);
     families.extend(instances(watched));
     families.extend(budgets(watched));
     families

@@ -28,6 +28,7 @@ pub mod handing;
 pub mod history;
 mod keeper;
 pub mod live;
+pub mod logins;
 pub mod map;
 pub mod marker;
 pub mod measures;

@@ -10,6 +10,7 @@ use crate::ended::Ended;
 use crate::handing::{Handed, HandingOn, Seats};
 use crate::keeper::{self, HandOver, hand_over};
 use crate::live::{Frame, Live, Moment, NodeRecord, flag};
+use crate::logins::Logins;
 use crate::map::Map;
 use crate::measures::Measures;
 use crate::numbers::{Index, Numbers};
@@ -128,6 +129,8 @@ pub struct Watched {
     pub ages: Mutex<Histogram>,
     /// Who looks at requests as they end.
     pub taps: Taps,
+    /// Browsers from elsewhere.
+    pub logins: Mutex<Logins>,
     observer: Mutex<Option<Observer>>,
 }
 
@@ -179,6 +182,7 @@ impl Watched {
             outbox: Mutex::new(outbox),
             ages: Mutex::default(),
             taps: Taps::default(),
+            logins: Mutex::default(),
             observer: Mutex::default(),
         })
     }

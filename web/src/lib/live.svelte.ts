@@ -83,6 +83,8 @@ export class Live {
     try {
       const answer = await fetch("/v1/map", { headers: { Accept: "application/json" } });
       if (answer.status === 401 || answer.status === 403) {
+        // Nothing of what was seen stays for whoever sits down next.
+        this.doc = null;
         this.link = "refused";
         this.trouble = "this isobar asks for its token";
         this.stop();

@@ -525,7 +525,9 @@ describe("from another machine", () => {
     await page.keyboard.press("Enter");
     await live(page);
     const [cookie] = await page.context().cookies();
-    assert.deepEqual([cookie.name, cookie.httpOnly, cookie.sameSite, cookie.path], ["isobar-token", true, "Strict", "/"]);
+    assert.deepEqual([cookie.name, cookie.httpOnly, cookie.sameSite, cookie.path], ["isobar-session", true, "Strict", "/"]);
+    assert.ok(!cookie.value.includes(isobar.token()) && cookie.value.length >= 32, "a session's id, and not the token");
+    assert.ok(cookie.expires * 1000 - Date.now() > 11 * 3_600_000 && cookie.expires * 1000 - Date.now() <= 12 * 3_600_000, "for half a day");
     assert.equal(await page.evaluate((token) => document.cookie.includes(token) || JSON.stringify({ ...localStorage, ...sessionStorage }).includes(token) || location.href.includes(token), isobar.token()), false);
     await page.goto(`${far()}/table`);
     await live(page);
@@ -533,14 +535,40 @@ describe("from another machine", () => {
     await page.getByRole("spinbutton", { name: "instances of ads" }).fill("2");
     await page.locator(".service", { hasText: "ads" }).getByRole("button", { name: "scale" }).click();
     await page.getByRole("alertdialog").getByRole("button", { name: "No" }).click();
+    // Out: the page shows nothing more, and the cookie is worth nothing to whoever copied it.
+    await page.getByRole("button", { name: "log out" }).click();
+    await until("the question again", () => field.count(), (count) => count === 1);
+    assert.equal((await seen(page)).length, 0, "nothing is told after");
+    assert.equal((await page.context().cookies()).length, 0);
+    assert.equal((await api("/v1/map", { cookie: `${cookie.name}=${cookie.value}` })).status, 401);
+  });
+
+  test("whoever guesses waits, and keeps nobody else out", async () => {
+    const from = (address) => ({ "x-forwarded-for": address, "content-type": "application/json" });
+    const login = (address, token) => api("/v1/login", from(address), { method: "POST", body: JSON.stringify({ token }) });
+    const answers = [];
+    for (let guess = 0; guess < 7; guess += 1) answers.push((await login("192.0.2.1", `guess ${guess}`)).status);
+    assert.deepEqual(answers, [401, 401, 401, 401, 401, 429, 429]);
+    assert.equal((await login("192.0.2.1", isobar.token())).status, 429, "the right one has to wait, too");
+    const others = await login("192.0.2.2", isobar.token());
+    assert.equal(others.status, 204);
+    const [cookie] = others.headers["set-cookie"][0].split(";");
+    assert.equal((await api("/v1/map", { cookie, "x-forwarded-for": "192.0.2.1" })).status, 200, "who is in stays in");
+    await until("its turn", () => login("192.0.2.1", isobar.token()), ({ status }) => status === 204, 10_000);
+    const metrics = await (await fetch(`${isobar.url}/metrics`)).text();
+    const counted = (name) => Number(new RegExp(`^${name}(?:_total)? (\\d+)`, "m").exec(metrics)?.[1]);
+    assert.ok(counted("isobar_tokens_wrong") >= 5 && counted("isobar_tokens_unheard") >= 3 && counted("isobar_logins") >= 2, metrics.split("\n").filter((line) => line.includes("token") || line.includes("login")).join("\n"));
+    // From this machine, but through a front that says for whom.
+    assert.equal((await api("/v1/map", { host: "127.0.0.1", "x-forwarded-for": "192.0.2.3" })).status, 401);
   });
 
   test("nothing is told without it, and another site's page cannot use it", async () => {
     for (const path of ["/v1/map", "/v1/status", "/metrics", "/api/v2/traces"]) assert.equal((await api(path, {})).status, 401, path);
     assert.equal((await api("/", {})).status, 200, "the page itself is no secret");
-    const cookie = `isobar-token=${isobar.token()}`;
+    const given = await api("/v1/login", { "content-type": "application/json" }, { method: "POST", body: JSON.stringify({ token: isobar.token() }) });
+    const [cookie] = given.headers["set-cookie"][0].split(";");
     assert.equal((await api("/v1/map", { cookie })).status, 200);
-    assert.equal((await api("/v1/map", { cookie: "isobar-token=wrong" })).status, 401);
+    for (const wrong of ["wrong", "", isobar.token()]) assert.equal((await api("/v1/map", { cookie: `isobar-session=${wrong}` })).status, 401);
     const body = JSON.stringify({ do: "restart", service: "web" });
     for (const origin of ["http://evil.test", "null"]) {
       assert.equal((await api("/v1/act", { cookie, origin, "x-isobar-act": "1" }, { method: "POST", body })).status, 403);

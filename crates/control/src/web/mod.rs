@@ -437,6 +437,7 @@ mod tests {
     #[test]
     fn openapi_is_as_published() {
         let now: Arc<dyn Fn() -> Nanos + Send + Sync> = Arc::new(|| Nanos::ZERO);
+        let watched = Watched::new(crate::watch::Clocks { now: Arc::clone(&now), started_unix_ms: 0 });
         let api = Api {
             requests: tokio::sync::mpsc::channel(1).0,
             status: tokio::sync::watch::channel(Arc::default()).1,
@@ -444,10 +445,11 @@ mod tests {
             changes: broadcast::channel(1).0,
             registry: Arc::default(),
             registry_changed: Arc::default(),
-            token: "".into(),
-            now: Arc::clone(&now),
+            gate: Arc::new(crate::admit::Gate::new(String::new(), false, Arc::clone(&watched), || {
+                Ok(String::new())
+            })),
+            now,
         };
-        let watched = Watched::new(crate::watch::Clocks { now, started_unix_ms: 0 });
         let page: Page = |_, _, _| (404, Vec::new(), &[][..]);
         let (_, document) = table(api, watched, page, Arc::new(|_: &str, _: usize| Vec::new())).finish();
         let text = format!("{document:#}\n");

@@ -25,6 +25,8 @@ impl Runner {
         let address = listener.local_addr().map_err(io("cannot open the API"))?;
         let token = random_token().map_err(io("cannot make a token"))?;
         let started = self.started;
+        let (read_only, watched) = (self.options.read_only, Arc::clone(&self.watched));
+        let gate = Arc::new(admit::Gate::new(token.clone(), read_only, watched, random_token));
         let api = Api {
             requests: wishes,
             status: self.status.subscribe(),
@@ -32,7 +34,7 @@ impl Runner {
             changes: self.changes.clone(),
             registry: Arc::clone(&self.registry),
             registry_changed: changed,
-            token: token.clone().into(),
+            gate: Arc::clone(&gate),
             now: Arc::new(move || Nanos(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))),
         };
         listener.set_nonblocking(true).map_err(io("cannot open the API"))?;
@@ -48,7 +50,7 @@ impl Runner {
         };
         let marker = self.marker.as_ref().map(|it| it.address);
         let router = web::router(api, Arc::clone(&watched), self.options.page, self.logs_reader());
-        let router = admit::guard(router, token.clone().into(), self.options.read_only);
+        let router = admit::guard(router, gate);
         // A thread each, and one runtime on it: workers that share one wake each other for every request, which costs more
         // than most answers. What applications send in floods delays neither an answer nor a frame of numbers.
         on_its_own("api", async move {
