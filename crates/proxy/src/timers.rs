@@ -8,7 +8,6 @@
 //! Ticks are 4 ms. A timer never fires early and at most a tick (and the worker's own delay) late, which suits
 //! time-outs. Waits that must be exact, such as an injected delay, use the runtime's timers.
 
-use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -22,8 +21,6 @@ const SLOTS: usize = 1024;
 /// The furthest a timer is filed; later ones are looked at on the way, every four seconds.
 const HORIZON: u64 = SLOTS as u64 - 1;
 const NEVER: u64 = u64::MAX;
-/// The deadline of a timer that was dropped while it was filed: its slot frees it when it comes by.
-const DEAD: u64 = NEVER - 1;
 
 /// All timers of a worker.
 #[derive(Debug)]
@@ -42,7 +39,10 @@ struct Wheel {
     filled: [u64; SLOTS / 64],
     /// Ticks before this one are dealt with.
     done: u64,
-    entries: Slab<Entry>,
+    entries: Vec<Entry>,
+    /// Entries of timers that were dropped, filed or not, for those that come: to look for its place in the wheel would
+    /// cost more than to leave it there, and to wait until its turn comes would hold as many as are made in four seconds.
+    spare: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Timers {
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             filled: [0; SLOTS / 64],
             done: clock.now().0 / TICK,
-            entries: Slab::new(),
+            entries: Vec::new(),
+            spare: Vec::new(),
         };
         Rc::new(Self {
             clock,
@@ -78,19 +79,24 @@ impl Timers {
     }
 
     pub(crate) fn timer(self: &Rc<Self>) -> Timer {
-        let entry = Entry { deadline: NEVER, filed: NEVER, waker: None };
-        let key = self.wheel.borrow_mut().entries.insert(entry) as u32;
+        let mut wheel = self.wheel.borrow_mut();
+        let key = wheel.spare.pop().unwrap_or_else(|| {
+            wheel.entries.push(Entry { deadline: NEVER, filed: NEVER, waker: None });
+            wheel.entries.len() as u32 - 1
+        });
         Timer { timers: self.clone(), key, deadline: Cell::new(Nanos::MAX) }
     }
 
+    /// Timers that are held by somebody.
     pub(crate) fn len(&self) -> usize {
-        self.wheel.borrow().entries.len()
+        let wheel = self.wheel.borrow();
+        wheel.entries.len() - wheel.spare.len()
     }
 
     /// Wakes everybody who waits, so that they look at the world again. Their deadlines stay.
     pub(crate) fn wake_all(&self) {
         let wheel = self.wheel.borrow();
-        wheel.entries.iter().filter_map(|(_, entry)| entry.waker.as_ref()).for_each(Waker::wake_by_ref);
+        wheel.entries.iter().filter_map(|entry| entry.waker.as_ref()).for_each(Waker::wake_by_ref);
     }
 
     /// Turns the wheel. Runs for as long as the worker does.
@@ -150,9 +156,7 @@ impl Wheel {
     fn fire(&mut self, key: u32, now: u64, due: &mut Vec<Waker>) {
         let Some(entry) = self.entries.get_mut(key as usize) else { return };
         entry.filed = NEVER;
-        if entry.deadline == DEAD {
-            self.entries.remove(key as usize);
-        } else if entry.deadline <= now {
+        if entry.deadline <= now {
             due.extend(entry.waker.take());
         } else if entry.deadline != NEVER {
             let deadline = entry.deadline;
@@ -272,12 +276,8 @@ impl Drop for Timer {
     fn drop(&mut self) {
         let mut wheel = self.timers.wheel.borrow_mut();
         let Some(entry) = wheel.entries.get_mut(self.key as usize) else { return };
-        if entry.filed == NEVER {
-            wheel.entries.remove(self.key as usize);
-        } else {
-            entry.deadline = DEAD;
-            entry.waker = None;
-        }
+        (entry.deadline, entry.waker) = (NEVER, None);
+        wheel.spare.push(self.key);
     }
 }
 
@@ -292,12 +292,14 @@ mod tests {
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             filled: [0; SLOTS / 64],
             done: 5,
-            entries: Slab::new(),
+            entries: Vec::new(),
+            spare: Vec::new(),
         };
         let deadlines = [5u64, 6, 7, 700, 1_027, 1_028, 1_029, 5_000, 50_000];
         for deadline in deadlines {
             let entry = Entry { deadline, filed: NEVER, waker: Some(Waker::noop().clone()) };
-            let key = wheel.entries.insert(entry) as u32;
+            wheel.entries.push(entry);
+            let key = wheel.entries.len() as u32 - 1;
             wheel.file(key, deadline);
         }
         let mut fired = Vec::new();
@@ -339,6 +341,16 @@ mod tests {
                 later = timers.timer();
                 tokio::time::sleep(std::time::Duration::from_millis(30)).await;
                 drop((timer, later));
+                // Whoever comes next takes the place of one that left, and is not woken for it.
+                for _ in 0..1_000 {
+                    timers.timer().set(clock.now() + Nanos::from_secs(30));
+                }
+                let one = timers.timer();
+                one.set(clock.now() + Nanos::from_secs(60));
+                let woken = async { tokio::time::sleep(std::time::Duration::from_millis(20)).await };
+                assert_eq!(one.limit(woken).await, Some(()), "it has no deadline of an earlier one");
+                drop(one);
+                assert!(timers.wheel.borrow().entries.len() <= 3, "nothing is kept for those who left");
                 timers.len()
             };
             tokio::select! { _ = drive => unreachable!("it never ends"), left = work => assert_eq!(left, 0) }
