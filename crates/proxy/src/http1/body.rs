@@ -5,8 +5,9 @@
 //! to that. Chunk sizes are plain hexadecimal digits, extensions must be well-formed and are dropped, and everything
 //! else is refused, because a chunk header that two readers understand differently is a smuggled request.
 
-use super::head::{Framing, Refusal};
+use super::message::Framing;
 use super::names::{Kind, classify};
+use super::refusal::Refusal;
 use std::ops::Range;
 
 /// Longer chunk headers are attacks: sixteen digits and a few words of extension fit easily.

@@ -5,7 +5,8 @@
 //! [`super::head`] reads the message again, slowly, and finds the right words for it. So nothing is accepted here that
 //! is not accepted there, and a property test holds the two to the same answer.
 
-use super::head::{Gathered, HEADERS_MAX, HeadLimits, Line, Span};
+use super::lines::Gathered;
+use super::message::{HEADERS_MAX, HeadLimits, Line, Span};
 use super::names::{Kind, classify_token};
 
 /// A request line's parts, and where the lines behind it begin.
@@ -245,10 +246,8 @@ pub(crate) fn find(byte: u8, text: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{
-        Method, Progress, RequestHead, ResponseHead, parse_request, parse_request_slowly, parse_response,
-        parse_response_slowly,
-    };
+    use super::super::head::{parse_request, parse_request_slowly, parse_response, parse_response_slowly};
+    use super::super::message::{Method, Progress, RequestHead, ResponseHead};
     use super::*;
     use proptest::prelude::*;
 
