@@ -3,13 +3,18 @@
 use super::message::{Method, RequestHead, Span};
 use super::refusal::Refusal;
 
-/// The same authority, whether or not it names the port that is meant anyway.
-pub(super) fn is_same_host(one: Span, other: Span, window: &[u8]) -> bool {
+/// The target's authority and the `Host` line's are the same, whether or not they name the port that the target's scheme
+/// means anyway.
+pub(super) fn is_same_host(of_target: Span, of_line: Span, window: &[u8]) -> bool {
+    const HTTPS: &[u8] = b"https://";
+    let before = &window[..of_target.start as usize];
+    let scheme = &before[before.len().saturating_sub(HTTPS.len())..];
+    let port: &[u8] = if scheme.eq_ignore_ascii_case(HTTPS) { b":443" } else { b":80" };
     let bare = |span: Span| {
         let host = span.get(window);
-        host.strip_suffix(b":80").unwrap_or(host)
+        host.strip_suffix(port).unwrap_or(host)
     };
-    bare(one).eq_ignore_ascii_case(bare(other))
+    bare(of_target).eq_ignore_ascii_case(bare(of_line))
 }
 
 /// The part of the target that is sent on. An absolute target's authority becomes the host (RFC 9112, 3.2.2).
@@ -38,12 +43,20 @@ pub(super) fn target(span: Span, window: &[u8], head: &mut RequestHead) -> Resul
             };
             let authority = text[scheme..].iter().position(|byte| matches!(byte, b'/' | b'?'));
             let authority_end = authority.map_or(text.len(), |at| at + scheme);
-            // A target without a path would need a byte that is not in the buffer; nobody sends it, so it is refused.
-            if authority_end == scheme || text.get(authority_end) != Some(&b'/') {
+            let with_path = text.get(authority_end) == Some(&b'/');
+            // No path means the root, or with OPTIONS the server as a whole. What is sent on are bytes of the buffer, and a
+            // query without a path, or the server as a whole, is not written there: nobody sends either.
+            let root = authority_end == text.len() && head.method != Method::Options;
+            if authority_end == scheme || !with_path && !root {
                 return Err(Refusal::TargetSyntax);
             }
             head.host = Span { start: span.start + scheme as u32, end: span.start + authority_end as u32 };
-            path.start += authority_end as u32;
+            if with_path {
+                path.start += authority_end as u32;
+            } else {
+                // The last slash of `http://`.
+                path = Span { start: head.host.start - 1, end: head.host.start };
+            }
         }
     }
     let text = path.get(window);

@@ -354,8 +354,16 @@ fn what_has_no_body_announces_none_and_somebody_is_always_asked() {
         "/a%00b?c=%00",
         "an encoded zero is three bytes like any others"
     );
-    let same = "GET http://Test:80/x HTTP/1.1\r\nhost: test\r\n\r\n";
-    assert_eq!(client.send(same).read().text(), "Test:80", "the target's authority is the host");
+    for (target, line, host) in [
+        ("http://Test:80/x", "test", "Test:80"),
+        ("HTTPS://test/x?y", "TEST:443", "test"),
+        ("https://test:443/x", "test", "test:443"),
+        ("http://test", "test", "test"),
+        ("https://test:1", "test:1", "test:1"),
+    ] {
+        let same = format!("GET {target} HTTP/1.1\r\nhost: {line}\r\n\r\n");
+        assert_eq!(client.send(same).read().text(), host, "the target's authority is the host: {target}");
+    }
     let reply = Client::new(door).send("GET / HTTP/1.0\r\n\r\n").read();
     assert_eq!(reply.text(), address.to_string(), "HTTP/1.0 without a host");
 }

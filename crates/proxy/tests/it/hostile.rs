@@ -47,6 +47,14 @@ fn what_two_readers_could_read_differently_is_refused() {
     check("GET / HTTP/1.1\r\n\r\n", 400, "host-missing");
     check("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n", 400, "host-mismatch");
     check("GET http://a:8080/ HTTP/1.1\r\nhost: a\r\n\r\n", 400, "host-mismatch");
+    check("GET https://a:80/ HTTP/1.1\r\nhost: a\r\n\r\n", 400, "host-mismatch");
+    check("GET http://a:443/ HTTP/1.1\r\nhost: a\r\n\r\n", 400, "host-mismatch");
+    check("GET http://a@x/ HTTP/1.1\r\nhost: x\r\n\r\n", 400, "host-syntax");
+    check("GET http:///x HTTP/1.1\r\nhost: x\r\n\r\n", 400, "target-syntax");
+    check("GET http://x?y HTTP/1.1\r\nhost: x\r\n\r\n", 400, "target-syntax");
+    check("GET ftp://x/ HTTP/1.1\r\nhost: x\r\n\r\n", 400, "target-syntax");
+    check("GET x:80 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "target-syntax");
+    check("OPTIONS http://x HTTP/1.1\r\nhost: x\r\n\r\n", 400, "target-syntax");
     check(&get("host: y\r\n"), 400, "host-repeated");
     check("GET / HTTP/1.1\r\nhost: a b\r\n\r\n", 400, "host-syntax");
     check("GET / HTTP/1.1\r\nhost: :a\r\n\r\n", 400, "host-syntax");
