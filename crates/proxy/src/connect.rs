@@ -64,7 +64,7 @@ pub(crate) async fn dial(
     let _ = stream.set_nodelay(true);
     match tls {
         None => Ok(Socket::plain(stream)),
-        Some(tls) => Ok(Socket::tls(tls.connect(stream, address, host).await?)),
+        Some(tls) => Ok(Socket::tls(tls.connect(stream, address, host, false).await?)),
     }
 }
 

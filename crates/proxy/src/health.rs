@@ -141,11 +141,8 @@ async fn ask(
 ) -> (Answer, &'static str) {
     let Ok(stream) = TcpStream::connect(address).await else { return (Answer::Silent, "no connection") };
     let Some(tls) = tls else { return ask_over(stream, address, kind).await };
-    let stream = match kind {
-        HealthKind::Http { .. } => tls.connect_http1(stream, address, host).await,
-        HealthKind::Tcp | HealthKind::Grpc { .. } => tls.connect(stream, address, host).await,
-    };
-    match stream {
+    let over_http1 = matches!(kind, HealthKind::Http { .. });
+    match tls.connect(stream, address, host, over_http1).await {
         Ok(stream) => ask_over(stream, address, kind).await,
         Err(error) => (Answer::Silent, crate::tls::trouble(&error).unwrap_or("the handshake broke off")),
     }

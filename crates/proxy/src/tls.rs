@@ -231,48 +231,32 @@ impl ClientSide {
     }
 
     /// Shakes hands over a connection to this address. `host` is what the configuration calls it, if that is a name.
+    /// `over_http1` is for a question that is asked so whatever the service speaks otherwise.
     pub(crate) async fn connect(
         &self,
         stream: tokio::net::TcpStream,
         address: SocketAddr,
         host: Option<&str>,
+        over_http1: bool,
     ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
-        let config = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.shake(config, stream, address, host).await
-    }
-
-    /// The same for a question over HTTP/1, whatever the service speaks otherwise.
-    pub(crate) async fn connect_http1(
-        &self,
-        stream: tokio::net::TcpStream,
-        address: SocketAddr,
-        host: Option<&str>,
-    ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
-        let config = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if !self.http2 {
-            return self.shake(config, stream, address, host).await;
+        let mut config = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if over_http1 && self.http2 {
+            Arc::make_mut(&mut config).alpn_protocols = alpn(false);
         }
-        let mut config = (*config).clone();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { http2: false, ..self.clone() }.shake(Arc::new(config), stream, address, host).await
-    }
-
-    async fn shake(
-        &self,
-        config: Arc<ClientConfig>,
-        stream: tokio::net::TcpStream,
-        address: SocketAddr,
-        host: Option<&str>,
-    ) -> io::Result<TlsStream<tokio::net::TcpStream>> {
         let by_host = || ServerName::try_from(host?.to_owned()).ok();
         let name = self.name.clone().or_else(by_host);
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
-        if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if self.http2 && !over_http1 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other(NoHttp2));
         }
         Ok(TlsStream::Client(stream))
     }
+}
+
+/// What a service is asked to speak inside.
+fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }]
 }
 
 fn newest(settings: &config::TlsClient) -> Option<SystemTime> {
@@ -314,7 +298,7 @@ fn build(
             })?
         }
     };
-    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    config.alpn_protocols = alpn(http2);
     Ok(config)
 }
 
