@@ -247,8 +247,11 @@ impl<T> Overload<T> {
     }
 
     pub fn arrive(&mut self, now: Nanos, item: T, priority: Priority, deadline: Deadline) -> Arrival<T> {
-        // What cannot be in time even if it starts at once only takes the place of something that can.
-        if !deadline.allows(now, self.base().unwrap_or(Nanos::ZERO)) {
+        // What cannot be in time even if it starts at once only takes the place of something that can. But what it is
+        // believed to take may have been learnt when the instance was stuck, from calls that all ran out of time. Only
+        // calls can correct that, so where nobody is under way one goes through.
+        let expected = if self.in_flight == 0 { Nanos::ZERO } else { self.base().unwrap_or(Nanos::ZERO) };
+        if !deadline.allows(now, expected) {
             self.refused += 1;
             return Arrival::Refuse(item, Refusal::Late);
         }

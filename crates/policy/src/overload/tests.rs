@@ -313,6 +313,30 @@ fn the_important_come_first() {
 }
 
 #[test]
+fn an_instance_that_was_stuck_is_not_shut_out_for_ever() {
+    let patience = Nanos::from_millis(500);
+    // Stuck from the beginning, and after a life in good health.
+    for healthy in [0, 100] {
+        let mut door = Overload::<()>::new(settings::Overload::default());
+        let mut now = Nanos::from_secs(1);
+        let mut ask = |takes_ms, sample| {
+            now += Nanos::from_secs(1);
+            let takes = Nanos::from_millis(takes_ms);
+            match door.arrive(now, (), Priority::default(), Deadline::within(now, patience)) {
+                Arrival::Start(started) => door.finish(now + takes, started, sample),
+                other => panic!("whoever finds nobody there is let in: {other:?}"),
+            }
+            door.base()
+        };
+        (0..healthy).for_each(|_| drop(ask(2, Sample::Ok)));
+        let stuck = (0..50).filter_map(|_| ask(501, Sample::Dropped)).last();
+        assert!(stuck > Some(patience), "nobody would be in time: {stuck:?}");
+        let again = (0..500).filter_map(|_| ask(2, Sample::Ok)).last();
+        assert!(again < Some(patience), "and those who are let in correct it: {again:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_in_time_is_refused_at_the_door() {
     let mut door = Overload::<u8>::new(settings::Overload::default());
     for n in 0..20 {
@@ -325,6 +349,8 @@ fn what_cannot_be_in_time_is_refused_at_the_door() {
     let now = Nanos::from_secs(1);
     assert_eq!(door.base(), Some(Nanos::from_millis(10)));
     let tight = Deadline::within(now, Nanos::from_millis(9));
+    let alone = door.arrive(now, 1, Priority::Critical, tight);
+    assert!(matches!(alone, Arrival::Start(_)), "it takes nobody's place");
     assert_eq!(door.arrive(now, 1, Priority::Critical, tight), Arrival::Refuse(1, Refusal::Late));
 }
 
