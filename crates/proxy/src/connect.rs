@@ -80,9 +80,9 @@ pub(crate) async fn connect(
     let left = |cx: &mut Context<'_>| {
         // Readable while a reply is due means that more requests came, or the end did. Which of the two cannot be told
         // without reading, so only a caller that is known to have ended its side is taken to have left.
-        let gone = caller.half_closed || caller.is_lost(cx);
         let late = caller.timer.poll(cx).is_ready();
-        late || (gone && worker.now().saturating_sub(asked) > HALF_CLOSED_PATIENCE)
+        let gone = || caller.half_closed && worker.now().saturating_sub(asked) > HALF_CLOSED_PATIENCE;
+        caller.is_lost(cx) || late || gone()
     };
     let cells = edge.cells();
     let plan = edge.service.plan.borrow().clone();

@@ -100,7 +100,11 @@ impl Pipe {
         &self.shared.ways[self.side]
     }
 
+    /// Ready when a read would not wait. An error when nobody is at the other end any more, whatever it said before.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.outgoing().abandoned.get() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let way = self.incoming();
         if way.bytes.borrow().len() > way.read.get() || way.ended.get() {
             return Poll::Ready(Ok(()));

@@ -198,6 +198,11 @@ async fn serve_stream(
     let chunked = has_body && stream.length().is_none();
     if stream.accepts_trailers() {
         text.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+    if stream.is_broken() {
+        // Opened and reset in one breath: there is nobody to do anything for.
+        worker.cells.client_gone.add(1);
+        return;
+    }
     }
     if chunked {
         text.extend_from_slice(b"transfer-encoding: chunked\r\n");
