@@ -6,7 +6,7 @@ use crate::serve::Client;
 use crate::socket::Socket;
 use crate::timers::Timer;
 use crate::tls::ClientSide;
-use crate::upstream::{Connection, Refused};
+use crate::upstream::{Connection, Entered, Refused};
 use crate::worker::Worker;
 use policy::{Deadline, Outcome};
 use std::io;
@@ -68,6 +68,35 @@ pub(crate) async fn dial(
     }
 }
 
+/// Waits for a turn at the instance that was picked, as long as the instance's gate thinks that it is worth it.
+async fn turn(
+    worker: &Worker,
+    pick: &Pick,
+    deadline: Deadline,
+    left: impl Fn(&mut Context<'_>) -> bool,
+) -> Result<Entered, NoConnection> {
+    match pick.instance.enter(worker.clock, pick.priority, deadline, left).await {
+        Ok(entered) => Ok(entered),
+        Err(Refused::By(_)) => Err(NoConnection::Failed(Outcome::Shed)),
+        Err(Refused::Left) if deadline.has_passed(worker.now()) => Err(NoConnection::Failed(Outcome::Shed)),
+        Err(Refused::Left) => Err(NoConnection::ClientGone),
+    }
+}
+
+/// A turn for the rest of a request that had given its own back.
+pub(crate) async fn another_turn(
+    worker: &Worker,
+    caller: Caller<'_>,
+    pick: &mut Pick,
+    deadline: Deadline,
+) -> Result<(), NoConnection> {
+    caller.timer.set(deadline.instant());
+    let left = |cx: &mut Context<'_>| caller.is_lost(cx) || caller.timer.poll(cx).is_ready();
+    let entered = turn(worker, pick, deadline, left).await?;
+    pick.resume(entered, worker.now());
+    Ok(())
+}
+
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
     caller: Caller<'_>,
@@ -105,15 +134,7 @@ pub(crate) async fn connect(
             Err(NoLane::Left) => return Err(NoConnection::ClientGone),
         });
     }
-    let entered = match pick.instance.enter(worker.clock, pick.priority, deadline, left).await {
-        Ok(entered) => entered,
-        Err(Refused::By(_)) => return Err(NoConnection::Failed(Outcome::Shed)),
-        Err(Refused::Left) if deadline.has_passed(worker.now()) => {
-            return Err(NoConnection::Failed(Outcome::Shed));
-        }
-        Err(Refused::Left) => return Err(NoConnection::ClientGone),
-    };
-    pick.entered = Some(entered);
+    pick.entered = Some(turn(worker, pick, deadline, left).await?);
     let now = worker.lately();
     pick.started = now;
     if let Some(connection) = pick.instance.take_idle(now) {

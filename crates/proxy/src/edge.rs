@@ -188,7 +188,35 @@ pub(crate) struct Pick {
     pub(crate) priority: settings::Priority,
     /// Its place among the edge's connections, where those are limited.
     pub(crate) lane: Option<Lane>,
+    /// It gave its turn back before it was over.
+    is_paused: bool,
     permit: Option<Permit>,
+}
+
+impl Pick {
+    /// Gives its turn back while the instance has nothing to do for it. Else those who fall silent in the middle of a
+    /// request would keep everybody else from an instance that is idle.
+    pub(crate) fn pause(&mut self, now: Nanos) {
+        if let Some(entered) = self.entered.take() {
+            entered.finish(now, Sample::Ignored);
+            (self.is_paused, self.is_stream) = (true, true);
+        }
+    }
+
+    /// It has a turn again, and sets out anew: the time before was not the instance's.
+    pub(crate) fn resume(&mut self, entered: Entered, now: Nanos) {
+        self.entered = Some(entered);
+        (self.is_paused, self.started) = (false, now);
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// How long the instance has had it. Nothing, if it ended while it was the client's turn to say something.
+    pub(crate) fn elapsed(&self, now: Nanos) -> Nanos {
+        if self.is_paused { Nanos::ZERO } else { now.saturating_sub(self.started) }
+    }
 }
 
 /// Why a request was not sent anywhere.
@@ -359,6 +387,7 @@ impl EdgeState {
                     is_stream: false,
                     priority: self.settings().priority,
                     lane: None,
+                    is_paused: false,
                     permit,
                 })
             }

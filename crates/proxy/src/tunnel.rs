@@ -222,8 +222,8 @@ pub(crate) async fn upgraded(
 ) -> After {
     let worker = run.worker.clone();
     worker.cells.upgrades.add(1);
-    pick.is_stream = true;
     // A tunnel lasts as long as its ends like, and would keep others out for as long.
+    pick.pause(worker.now());
     pick.lane = None;
     run.reply.clear();
     let date = || worker.date.get(worker.clock.unix(worker.now()));
@@ -323,9 +323,10 @@ pub(crate) async fn tcp(client: Client) {
         }
     };
     worker.cells.tunnels.add(1);
-    pick.is_stream = true;
     let connected = worker.now();
-    let elapsed = connected.saturating_sub(pick.started);
+    let elapsed = pick.elapsed(connected);
+    // It lasts as long as its ends like, and would keep others out for as long.
+    pick.pause(connected);
     let idle = worker.plan().config.timeouts.stream_idle;
     let buffers = (Some(to_up), None);
     let (out, back, clean) =

@@ -183,9 +183,9 @@ impl Run {
                     (connection, waited)
                 }
             };
-            pick.is_stream = upload.kept_waiting();
+            pick.is_stream |= upload.kept_waiting();
             let now = worker.now();
-            let elapsed = now.saturating_sub(pick.started);
+            let elapsed = pick.elapsed(now);
             let invalid = matches!(waited, Waited::Invalid);
             let answered = matches!(waited, Waited::Head);
             let outcome = match waited {
@@ -201,6 +201,13 @@ impl Run {
                     edge.finish(pick, Outcome::Cancelled, elapsed, None, now);
                     call.keep_alive = false;
                     let answer = Answer::new(refusal.status(), refusal.name(), "");
+                    return self.answer(client, call, Some(route), Some(edge), answer).await;
+                }
+                Waited::NoTurn => {
+                    // The instance has a part of it, so it cannot be said that sending it elsewhere would do no harm.
+                    edge.finish(pick, Outcome::Cancelled, elapsed, None, now);
+                    call.keep_alive = false;
+                    let answer = failed_answer(Outcome::Shed, edge);
                     return self.answer(client, call, Some(route), Some(edge), answer).await;
                 }
                 Waited::ClientTimedOut => {

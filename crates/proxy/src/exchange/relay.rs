@@ -121,7 +121,8 @@ impl Run {
             &mut self.reply,
         );
         let head_len = self.response.len;
-        let relayed = self.relay(client, call, &connection.socket, &mut upload, body, head_len).await;
+        let relayed =
+            self.relay(client, call, &connection.socket, &mut pick, &mut upload, body, head_len).await;
         self.note_streamed(&upload);
         let now = worker.now();
         // A body that follows its head closely was ready with it; one that trickles is a stream.
@@ -179,11 +180,13 @@ impl Run {
     }
 
     /// Moves the reply from the instance to the client, and what is left of the request the other way.
+    #[allow(clippy::too_many_arguments, reason = "the phases of one request share its parts")]
     async fn relay(
         &mut self,
         client: &mut Client,
         call: &mut Call,
         up: &Socket,
+        pick: &mut Pick,
         upload: &mut Upload,
         body: BodyOut,
         head_len: usize,
@@ -205,6 +208,7 @@ impl Run {
         let mut total = 0u64;
         let mut in_total = 0u64;
         let mut waiting = Waiting::Nothing;
+        let mut until = Nanos::MAX;
         let mut fresh = true;
         let mut pace =
             call.bytes_per_second.map(|rate| Pace { rate: rate.max(1), began: worker.now(), sleep: None });
@@ -365,7 +369,9 @@ impl Run {
                     Poll::Pending => {
                         if waiting != Waiting::Instance {
                             waiting = Waiting::Instance;
-                            timer.set(limit.min(worker.now() + timeouts.stream_idle));
+                            let now = worker.now();
+                            until = limit.min(now + timeouts.stream_idle);
+                            timer.set(if pick.is_paused() { until } else { until.min(now + STREAMS_AFTER) });
                         }
                         // A client that left while nothing was being written to it is noticed by its socket.
                         if upload.done && !*half_closed && inb.has_space() {
@@ -382,6 +388,12 @@ impl Run {
                                 }
                                 Poll::Pending => {}
                             }
+                        }
+                        if !pick.is_paused() && timer.poll(cx).is_ready() && worker.now() < until {
+                            // An instance with nothing to say for so long is one that waits for something to happen.
+                            // A thousand who listen to it must not keep those out who ask it something.
+                            pick.pause(worker.now());
+                            timer.set(until);
                         }
                         return timer.poll(cx).map(|()| Relayed {
                             complete: false,

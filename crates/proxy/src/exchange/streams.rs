@@ -4,7 +4,7 @@ use super::After;
 use super::admit::Destination;
 use super::call::Call;
 use super::relay::STREAMS_AFTER;
-use super::send::Waited;
+use super::send::{Step, Waited, resume};
 use super::tries::{outcome_of, rest};
 use super::upload::{Upload, UploadError};
 use crate::buffer::Buffer;
@@ -90,6 +90,7 @@ impl Run {
         client: &mut Client,
         call: &Call,
         up: &Stream,
+        pick: &mut Pick,
         upload: &mut Upload,
         deadline: Deadline,
     ) -> Waited {
@@ -107,53 +108,81 @@ impl Run {
             if upload.done || strict { deadline.instant() } else { now + timeouts.body_read }
         };
         let timer = &client.timer;
-        timer.set(patience(upload, call.started));
+        let mut until = patience(upload, call.started);
+        timer.set(until);
         let mut sent_before = upload.moved;
         let began = worker.lately();
         loop {
             let replay = &mut self.replay;
-            let waited = poll_fn(|cx| {
-                if !upload.done && !upload.failed {
+            let paused = pick.is_paused();
+            let step = poll_fn(|cx| {
+                let over = |waited| Poll::Ready(Step::Over(Err(waited)));
+                if paused {
+                    match from.poll_body(cx) {
+                        Poll::Ready(Body::Broken(_)) => return over(Waited::ClientGone),
+                        Poll::Ready(_) => return Poll::Ready(Step::Resumed),
+                        Poll::Pending => {}
+                    }
+                } else if !upload.done && !upload.failed {
                     match poll_upload(upload, replay, from, up, cx) {
                         Poll::Ready(Ok(())) => {
                             upload.ends(|| worker.now().saturating_sub(began));
                             if !strict {
-                                timer.set(deadline.instant().max(worker.now() + timeouts.request));
+                                until = deadline.instant().max(worker.now() + timeouts.request);
                             }
+                            timer.set(until);
                         }
                         Poll::Ready(Err(UploadError::Upstream)) => upload.failed = true,
                         Poll::Ready(Err(_)) => {
                             upload.starved = true;
-                            return Poll::Ready(Err(Waited::ClientGone));
+                            return over(Waited::ClientGone);
                         }
-                        Poll::Pending if upload.moved != sent_before => {
-                            upload.starved |= from.is_empty();
-                            sent_before = upload.moved;
-                            timer.set(patience(upload, worker.now()));
+                        Poll::Pending => {
+                            upload.hungry = from.is_empty();
+                            upload.starved |= upload.hungry;
+                            if upload.moved != sent_before {
+                                sent_before = upload.moved;
+                                let now = worker.now();
+                                until = patience(upload, now);
+                                timer.set(if upload.hungry { until.min(now + STREAMS_AFTER) } else { until });
+                            }
                         }
-                        Poll::Pending => upload.starved |= from.is_empty(),
                     }
                 }
                 match up.poll_head(cx) {
-                    Poll::Ready(Ok(text)) => return Poll::Ready(Ok(text)),
-                    Poll::Ready(Err(broken)) => return Poll::Ready(Err(Waited::Failed(broken.outcome()))),
+                    Poll::Ready(Ok(text)) => return Poll::Ready(Step::Over(Ok(text))),
+                    Poll::Ready(Err(broken)) => return over(Waited::Failed(broken.outcome())),
                     Poll::Pending => {}
                 }
                 if from.poll_broken(cx).is_ready() {
-                    return Poll::Ready(Err(Waited::ClientGone));
+                    return over(Waited::ClientGone);
                 }
                 match timer.poll(cx) {
+                    Poll::Ready(()) if upload.hungry && worker.now() < until => Poll::Ready(Step::Stalled),
                     Poll::Ready(()) if !upload.done && !strict && from.is_empty() => {
-                        Poll::Ready(Err(Waited::ClientTimedOut))
+                        over(Waited::ClientTimedOut)
                     }
-                    Poll::Ready(()) => Poll::Ready(Err(Waited::Failed(Outcome::Timeout))),
+                    Poll::Ready(()) => over(Waited::Failed(Outcome::Timeout)),
                     Poll::Pending => Poll::Pending,
                 }
             })
             .await;
-            let mut text = match waited {
-                Ok(text) => text,
-                Err(waited) => return waited,
+            let mut text = match step {
+                Step::Over(Ok(text)) => text,
+                Step::Over(Err(waited)) => return waited,
+                Step::Stalled => {
+                    pick.pause(worker.now());
+                    timer.set(until);
+                    continue;
+                }
+                Step::Resumed => {
+                    if let Err(waited) = resume(&worker, client, pick, deadline, strict).await {
+                        return waited;
+                    }
+                    until = patience(upload, worker.now());
+                    timer.set(until);
+                    continue;
+                }
             };
             if !self.read_reply(&text) {
                 worker.cells.upstream_invalid.add(1);
@@ -206,7 +235,7 @@ impl Run {
         let date = || worker.date.get(worker.clock.unix(worker.now()));
         let form = (1, true);
         write_response(&self.response, self.upb.filled(), route, form, date, BodyOut::Plain, &mut self.reply);
-        let relayed = self.relay_stream(client, call, &connection, &mut upload).await;
+        let relayed = self.relay_stream(client, call, &connection, &mut pick, &mut upload).await;
         let now = worker.now();
         // A body that follows its head closely was ready with it; one that trickles is a stream.
         let relaying = now.saturating_sub(pick.started).saturating_sub(elapsed);
@@ -230,6 +259,7 @@ impl Run {
         client: &Client,
         call: &mut Call,
         connection: &Connection,
+        pick: &mut Pick,
         upload: &mut Upload,
     ) -> Relayed {
         let (Some(to), Some(from)) = (client.socket.stream(), connection.socket.stream()) else {
@@ -247,6 +277,7 @@ impl Run {
         let replay = &mut self.replay;
         let mut moved = 0u64;
         let mut noted = (u64::MAX, 0);
+        let mut until = Nanos::MAX;
         let relayed = poll_fn(|cx| {
             if !upload.done && !upload.failed {
                 match poll_upload(upload, replay, to, from, cx) {
@@ -269,7 +300,15 @@ impl Run {
             if noted != (moved, upload.moved) {
                 noted = (moved, upload.moved);
                 let patience = if client_is_slow { timeouts.write } else { timeouts.stream_idle };
-                timer.set(limit.min(worker.now() + patience));
+                let now = worker.now();
+                until = limit.min(now + patience);
+                let quiet = !client_is_slow && !pick.is_paused();
+                timer.set(if quiet { until.min(now + STREAMS_AFTER) } else { until });
+            }
+            if !pick.is_paused() && timer.poll(cx).is_ready() && worker.now() < until {
+                // Nobody said anything for so long: whatever goes on, it is not work.
+                pick.pause(worker.now());
+                timer.set(until);
             }
             timer.poll(cx).map(|()| {
                 if client_is_slow {

@@ -5,7 +5,7 @@ use crate::http1::{BodyReader, Framing, Refusal, write_chunk, write_chunk_head};
 use crate::replay::Replay;
 use crate::serve::{BodyPlace, Run};
 use crate::socket::Socket;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use units::Nanos;
 
 /// The request's body on its way to the instance.
@@ -28,6 +28,8 @@ pub(super) struct Upload {
     pub(super) sent: bool,
     /// The instance had taken all there was, and the client had no more yet.
     pub(super) starved: bool,
+    /// So it is now.
+    pub(super) hungry: bool,
     /// That went on for so long that the attempt's time says more about the client than about the instance.
     dragged: bool,
 }
@@ -53,6 +55,7 @@ impl Upload {
             replayable: true,
             sent: false,
             starved: false,
+            hungry: false,
             dragged: false,
         }
     }
@@ -60,6 +63,7 @@ impl Upload {
     /// All of it is on its way. `took` since the attempt began is asked for only if the client may be why.
     pub(super) fn ends(&mut self, took: impl FnOnce() -> Nanos) {
         self.done = true;
+        self.hungry = false;
         self.dragged = self.starved && took() > STREAMS_AFTER;
     }
 
@@ -119,7 +123,7 @@ impl Upload {
         self.done = false;
         self.failed = false;
         self.complete = false;
-        (self.starved, self.dragged) = (false, false);
+        (self.starved, self.hungry, self.dragged) = (false, false, false);
     }
 
     fn write_data(&self, data: &[u8], out: &mut Vec<u8>) {
@@ -155,6 +159,7 @@ impl Upload {
         replay: &mut Replay,
         half_closed: &mut bool,
     ) -> Poll<Result<(), UploadError>> {
+        self.hungry = false;
         loop {
             while self.written < out.len() {
                 match up.poll_write(cx, &out[self.written..]) {
@@ -196,26 +201,39 @@ impl Upload {
             if step.consumed > 0 || step.done {
                 continue;
             }
-            if *half_closed {
-                self.starved = true;
-                return Poll::Ready(Err(UploadError::ClientGone));
-            }
+            ready!(self.poll_client(cx, client, inb, half_closed))?;
+        }
+    }
+
+    /// Takes more of the body from the client, and moves none of it.
+    pub(super) fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Socket,
+        inb: &mut crate::buffer::Buffer,
+        half_closed: &mut bool,
+    ) -> Poll<Result<(), UploadError>> {
+        // A client that ended its side in the middle of its request: nothing whole can come of it.
+        let read = if *half_closed {
+            Ok(0)
+        } else {
             match client.poll_read(cx, inb.space()) {
-                Poll::Ready(Ok(0)) => {
-                    // The client ended its side in the middle of its request: nothing whole can come of it.
-                    *half_closed = true;
-                    self.starved = true;
-                    return Poll::Ready(Err(UploadError::ClientGone));
-                }
-                Poll::Ready(Ok(read)) => inb.advance(read),
-                Poll::Ready(Err(_)) => {
-                    self.starved = true;
-                    return Poll::Ready(Err(UploadError::ClientGone));
-                }
+                Poll::Ready(read) => read,
                 Poll::Pending => {
-                    self.starved = true;
+                    (self.starved, self.hungry) = (true, true);
                     return Poll::Pending;
                 }
+            }
+        };
+        match read {
+            Ok(read) if read > 0 => {
+                inb.advance(read);
+                Poll::Ready(Ok(()))
+            }
+            ended => {
+                *half_closed |= ended.is_ok();
+                self.starved = true;
+                Poll::Ready(Err(UploadError::ClientGone))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use units::{Bytes, Rate};
+use units::{Bytes, Nanos, Rate};
 
 /// An upstream that answers once it is told to, and knows how many wait for that.
 #[derive(Clone, Default)]
@@ -176,6 +176,128 @@ fn the_same_key_meets_the_same_instance() {
             );
         }
     }
+}
+
+/// The proxy gives each instance one request at a time, and so many may wait.
+fn one_at_a_time(mut config: Config, waiting: u32) -> Config {
+    (config.limits.requests_per_instance, config.limits.pending) = (1, waiting);
+    config
+}
+
+const ATTEMPTS: &str = "isobar_edge_attempts_total{edge=\"edge->api\"}";
+const SHED: &str = "isobar_edge_overload_refused_total{edge=\"edge->api\"}";
+const IN_FLIGHT: &str = "isobar_proxy_requests_in_flight";
+
+#[test]
+fn who_falls_silent_in_a_body_gives_the_turn_back_and_gets_another() {
+    let check = |strict: bool, framing: &str, begin: &str, rest: &str| {
+        let config = config(&[answering(|request| ok(&String::from_utf8_lossy(&request.body)))]);
+        let config = with_edge(config, |edge| edge.timeout = strict.then_some(Nanos::from_secs(60)));
+        let (proxy, address) = start(one_at_a_time(config, 8));
+        let mut silent = Client::new(address);
+        silent.send(format!("PUT / HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n{begin}"));
+        eventually("it is under way", || counter(&proxy, ATTEMPTS) == 1);
+        for _ in 0..3 {
+            assert_eq!(
+                ask(address, "").read().status(),
+                200,
+                "nobody waits for the silent: {framing} {begin:?}"
+            );
+        }
+        assert_eq!(silent.send(rest).read().text(), "helloworld", "{framing} {begin:?}");
+        assert_eq!(silent.get("/").status(), 200, "its connection goes on");
+        assert_eq!((counter(&proxy, SHED), counter(&proxy, ATTEMPTS)), (0, 5));
+        eventually("nothing is left", || counter(&proxy, IN_FLIGHT) == 0);
+    };
+    for strict in [false, true] {
+        check(strict, "content-length: 10", "", "helloworld");
+        check(strict, "content-length: 10", "hello", "world");
+        check(strict, "transfer-encoding: chunked", "5\r\nhello\r\n", "5\r\nworld\r\n0\r\n\r\n");
+        check(strict, "transfer-encoding: chunked", "a\r\nhello", "world\r\n0\r\n\r\n");
+        check(strict, "transfer-encoding: chunked", "a\r\nhelloworld\r\n0\r\n", "\r\n");
+    }
+}
+
+#[test]
+fn who_goes_on_when_there_is_no_turn_is_told_so() {
+    let held = Held::default();
+    let (proxy, address) = start(one_at_a_time(config(&[held.upstream()]), 1));
+    let mut silent = Client::new(address);
+    silent.send("PUT / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhello");
+    eventually("it is under way", || counter(&proxy, ATTEMPTS) == 1);
+    let mut inside = ask(address, "");
+    eventually("another has the turn", || held.waiting() == 1);
+    let _waits = ask(address, "");
+    eventually("and one waits for it", || counter(&proxy, IN_FLIGHT) == 3);
+    let reply = silent.send("world").read();
+    assert_eq!(said(&reply), (503, "overloaded edge->api"));
+    assert_eq!(reply.get("connection"), Some("close"));
+    held.open();
+    assert_eq!(inside.read().status(), 200);
+    eventually("nothing is left", || counter(&proxy, IN_FLIGHT) == 0);
+}
+
+#[test]
+fn a_client_that_never_goes_on_is_not_the_instances_fault() {
+    for strict in [false, true] {
+        let config = config(&[answering(|_| ok("fine"))]);
+        let mut config = with_edge(config, |edge| edge.timeout = strict.then_some(Nanos::from_millis(300)));
+        config.timeouts.body_read = Nanos::from_millis(300);
+        let (proxy, address) = start(config);
+        let mut silent = Client::new(address);
+        silent.send("PUT / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhello");
+        let reply = silent.read();
+        assert_eq!(said(&reply), (408, "body-timeout"), "strict: {strict}");
+        assert!(silent.is_closed());
+        assert_eq!(counter(&proxy, "isobar_proxy_body_timeouts_total"), 1);
+        assert_eq!(counter(&proxy, "isobar_edge_timeouts_total{edge=\"edge->api\"}"), 0);
+        eventually("nothing is left", || counter(&proxy, IN_FLIGHT) == 0);
+    }
+}
+
+#[test]
+fn what_lasts_without_being_work_keeps_nobody_out() {
+    let upgraded = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    let events = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n";
+    for (begins, asking) in [(upgraded, "connection: upgrade\r\nupgrade: x\r\n"), (events, "")] {
+        let address = upstream(move |number, mut stream| {
+            let mut left = Vec::new();
+            while crate::support::read_message(&mut stream, &mut left, true).is_some() {
+                let reply = if number == 0 { begins.as_bytes().to_vec() } else { ok("fine") };
+                let _ = stream.write_all(&reply);
+            }
+        });
+        let (proxy, address) = start(one_at_a_time(config(&[address]), 8));
+        let mut listens = ask(address, asking);
+        let status = listens.read_head().status();
+        for _ in 0..3 {
+            assert_eq!(ask(address, "").read().text(), "fine", "beside {status}");
+        }
+        drop(listens);
+        eventually("nothing is left", || counter(&proxy, IN_FLIGHT) == 0);
+        assert_eq!(counter(&proxy, SHED), 0);
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_leaves_the_queue() {
+    let held = Held::default();
+    let (proxy, address) = start(one_at_a_time(config(&[held.upstream()]), 1));
+    let mut inside = ask(address, "");
+    eventually("one is inside", || held.waiting() == 1);
+    let mut streams = crate::streams::Raw::new(address);
+    for number in 0..5u32 {
+        // The queue has room for one: each takes it over from the one before, which was reset.
+        let stream = 2 * number + 1;
+        streams.send(&crate::streams::frame(1, 5, stream, &crate::streams::get(&[])));
+        eventually("it waits", || counter(&proxy, IN_FLIGHT) == 2);
+        streams.send(&crate::streams::frame(3, 0, stream, &[0, 0, 0, 8]));
+        eventually("it has left", || counter(&proxy, IN_FLIGHT) == 1);
+    }
+    assert_eq!(counter(&proxy, SHED), 0);
+    held.open();
+    assert_eq!(inside.read().status(), 200);
+    assert_eq!(counter(&proxy, "isobar_proxy_client_gone_total"), 5);
 }
 
 #[test]
