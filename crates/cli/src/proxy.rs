@@ -105,6 +105,7 @@ How long to wait for a peer, as NAME=DURATION; may be given often:
   write          30s    between two writes that a client takes
   keep-alive     75s    a client's connection without a request
   stream-idle    5min   a reply or a tunnel without a byte
+  silence        15s    an HTTP/2 instance that owes an answer, until it is asked whether it is there, and again until it is given up
   request        60s    the whole request, where no edge says otherwise
   drain          30s    from SIGTERM until busy connections are cut";
 
@@ -418,6 +419,7 @@ fn set_timeout(timeouts: &mut Timeouts, text: &str) -> Result<(), String> {
         "write" => &mut timeouts.write,
         "keep-alive" => &mut timeouts.keep_alive,
         "stream-idle" => &mut timeouts.stream_idle,
+        "silence" => &mut timeouts.silence,
         "request" => &mut timeouts.request,
         "drain" => &mut timeouts.drain,
         _ => return Err(format!("--timeout {name}: there is no such one; `isobar proxy --help` lists them")),

@@ -394,6 +394,9 @@ pub struct Timeouts {
     pub keep_alive: Nanos,
     /// A response or tunnel without a byte either way.
     pub stream_idle: Nanos,
+    /// An instance of HTTP/2 that owes an answer and says nothing for this long is asked whether it is there. After as long
+    /// again without an answer its connection is given up.
+    pub silence: Nanos,
     /// Without an edge's own timeout: the whole request.
     pub request: Nanos,
     /// After a drain was asked for, connections that are still busy are closed.
@@ -683,6 +686,7 @@ impl Default for Timeouts {
             write: Nanos::from_secs(30),
             keep_alive: Nanos::from_secs(75),
             stream_idle: Nanos::from_secs(300),
+            silence: Nanos::from_secs(15),
             request: Nanos::from_secs(60),
             drain: Nanos::from_secs(30),
         }

@@ -487,6 +487,7 @@ fn timeouts(it: &config::Timeouts) -> String {
         .ms("write_ms", it.write)
         .ms("keep_alive_ms", it.keep_alive)
         .ms("stream_idle_ms", it.stream_idle)
+        .ms("silence_ms", it.silence)
         .ms("request_ms", it.request)
         .ms("drain_ms", it.drain)
         .end()

@@ -186,6 +186,7 @@ pub(crate) struct WorkerCells {
     pub(crate) upstream_connections: Cell,
     pub(crate) upstream_idle: Cell,
     pub(crate) upstream_invalid: Cell,
+    pub(crate) upstream_silent: Cell,
     pub(crate) upstream_tls_failures: Cell,
     pub(crate) tls_handshakes: Cell,
     pub(crate) tls_resumed: Cell,
@@ -227,6 +228,7 @@ impl Default for WorkerCells {
             upstream_connections: Cell::default(),
             upstream_idle: Cell::default(),
             upstream_invalid: Cell::default(),
+            upstream_silent: Cell::default(),
             upstream_tls_failures: Cell::default(),
             tls_handshakes: Cell::default(),
             tls_resumed: Cell::default(),
@@ -284,6 +286,12 @@ impl WorkerCells {
             row("upstream_connections", "Connections to endpoints.", true, &self.upstream_connections),
             row("upstream_idle", "Connections to endpoints that are idle.", true, &self.upstream_idle),
             row("upstream_invalid_total", "Responses refused as malformed.", false, &self.upstream_invalid),
+            row(
+                "upstream_silent_total",
+                "HTTP/2 connections to endpoints given up because nothing came back.",
+                false,
+                &self.upstream_silent,
+            ),
             row(
                 "upstream_tls_failures_total",
                 "TLS handshakes with endpoints that failed.",

@@ -1,7 +1,7 @@
 //! HTTP/2 connections to one instance.
 
 use super::bridge;
-use super::connection::{Connection, Stream};
+use super::connection::{Connection, Signs, Stream};
 use crate::pipe::pipe;
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -14,9 +14,6 @@ use units::Nanos;
 
 /// A connection to an instance that carried nothing for this long is given up.
 const IDLE_MAX: Nanos = Nanos::from_secs(90);
-
-/// Above it, a peer that owes us something and moves nothing is taken to be gone.
-const STUCK_MAX: Nanos = Nanos::from_secs(15);
 
 /// The connections of one worker to one instance.
 #[derive(Debug, Default)]
@@ -107,10 +104,15 @@ impl Drop for Connecting<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Pulse {
     heard: u64,
+    /// Streams that had been opened when something was heard last.
+    opened: u32,
     /// When something was heard last, or nothing was due.
     since: Nanos,
     asked_at: Option<Nanos>,
+    /// Before it is asked.
     patience: Nanos,
+    /// The same for the first question, and for each answer.
+    silence: Nanos,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,25 +123,27 @@ enum Next {
 }
 
 impl Pulse {
-    const FIRST: Nanos = Nanos::from_secs(15);
     const AGAIN: Nanos = Nanos::from_secs(305);
 
-    fn new(now: Nanos) -> Self {
-        Self { heard: 0, since: now, asked_at: None, patience: Self::FIRST }
+    fn new(now: Nanos, silence: Nanos) -> Self {
+        Self { heard: 0, opened: 0, since: now, asked_at: None, patience: silence, silence }
     }
 
-    /// `busy`: an answer is due.
-    fn look(&mut self, now: Nanos, (heard, answered): (u64, bool), busy: bool) -> Next {
-        if heard != self.heard || !busy {
-            *self = Self { heard, ..Self::new(now) };
+    /// `busy`: an answer is due. One that was due and is not waited for any more is silence all the same: whoever is quick
+    /// to give up must not hide from us that nobody is there.
+    fn look(&mut self, now: Nanos, signs: Signs, busy: bool) -> Next {
+        let Signs { heard, opened, answered } = signs;
+        let owed = busy || opened != self.opened;
+        if heard != self.heard || !owed {
+            *self = Self { heard, opened, ..Self::new(now, self.silence) };
         }
         match self.asked_at {
-            _ if !busy => Next::Wait,
+            _ if !owed => Next::Wait,
             Some(_) if answered => {
-                *self = Self { heard, patience: Self::AGAIN, ..Self::new(now) };
+                *self = Self { heard, opened, patience: Self::AGAIN, ..Self::new(now, self.silence) };
                 Next::Wait
             }
-            Some(at) if now >= at + STUCK_MAX => Next::GiveUp,
+            Some(at) if now >= at + self.silence => Next::GiveUp,
             Some(_) => Next::Wait,
             None if now >= self.since + self.patience => {
                 self.asked_at = Some(now);
@@ -156,8 +160,9 @@ async fn drive(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket) {
     let mut idle_since = worker.now();
     let mut moved = 0;
     let mut left = false;
-    let mut pulse = Pulse::new(idle_since);
-    timer.set(idle_since + STUCK_MAX);
+    let silence = worker.plan().config.timeouts.silence;
+    let mut pulse = Pulse::new(idle_since, silence);
+    timer.set(idle_since + silence);
     poll_fn(|cx| {
         let now = worker.now();
         if connection.poll(cx, &socket, &worker.large, now).is_ready() {
@@ -172,7 +177,9 @@ async fn drive(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket) {
             if next == Next::Ask {
                 connection.ask_alive();
             }
-            if stuck || next == Next::GiveUp || (left && connection.active.get() == 0) {
+            let silent = stuck || next == Next::GiveUp;
+            if silent || (left && connection.active.get() == 0) {
+                worker.cells.upstream_silent.add(u64::from(silent));
                 connection.abandon();
                 return Poll::Ready(());
             }
@@ -181,7 +188,7 @@ async fn drive(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket) {
                 left = true;
                 connection.leave();
             }
-            timer.set(now + STUCK_MAX);
+            timer.set(now + silence);
         }
         Poll::Pending
     })
@@ -192,21 +199,21 @@ async fn drive(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket) {
 mod tests {
     use super::*;
 
-    /// "15 silent; 20 said; 30 pong; 40 idle": what is known at a second. Answers: wait, ask, give up.
+    /// "15 silent; 20 said; 30 pong; 40 idle; 50 missed": what is known at a second; missed is an answer that came so late
+    /// that nobody waits for it any more. Answers: wait, ask, give up.
     #[track_caller]
     fn check(script: &str, expected: &str) {
-        let mut pulse = Pulse::new(Nanos::ZERO);
-        let (mut heard, mut answered) = (0, true);
+        let mut pulse = Pulse::new(Nanos::ZERO, Nanos::from_secs(15));
+        let mut signs = Signs { heard: 0, opened: 0, answered: true };
         let mut said = Vec::new();
         for step in script.split("; ") {
             let (at, what) = step.split_once(' ').expect("time and word");
             let now = Nanos::from_secs(at.parse().expect("seconds"));
-            heard += u64::from(what == "said");
-            answered |= what == "pong";
-            let next = pulse.look(now, (heard, answered), what != "idle");
-            if next == Next::Ask {
-                answered = false;
-            }
+            signs.heard += u64::from(what == "said");
+            signs.opened += u32::from(what == "missed");
+            signs.answered |= what == "pong";
+            let next = pulse.look(now, signs, matches!(what, "silent" | "said" | "pong"));
+            signs.answered &= next != Next::Ask;
             said.push(match next {
                 Next::Wait => "wait",
                 Next::Ask => "ask",
@@ -221,6 +228,14 @@ mod tests {
         check("14 silent; 15 silent; 29 silent; 30 silent", "wait, ask, wait, give up");
         check("10 said; 24 silent; 25 silent", "wait, wait, ask");
         check("15 silent; 16 said; 30 silent; 31 silent", "ask, wait, wait, ask");
+    }
+
+    #[test]
+    fn one_whose_answers_are_not_waited_for_is_asked_too() {
+        check("10 missed; 15 idle; 30 idle", "wait, ask, give up");
+        check("10 missed; 15 missed; 30 missed", "wait, ask, give up");
+        check("10 missed; 15 idle; 16 pong; 40 idle; 80 idle", "wait, ask, wait, wait, wait");
+        check("10 missed; 12 said; 40 idle; 80 idle", "wait, wait, wait, wait");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod limits;
 mod mirrors;
 mod peers;
 mod running;
+mod silence;
 mod streams;
 mod support;
 mod tcp;

@@ -172,6 +172,17 @@ struct Inner {
     asked_alive: bool,
 }
 
+/// What there is to tell whether a peer is still there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signs {
+    /// Frames that came so far, but for pings and their answers.
+    pub(crate) heard: u64,
+    /// Rises with every stream of ours.
+    pub(crate) opened: u32,
+    /// Our last question was.
+    pub(crate) answered: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     No,
@@ -316,10 +327,9 @@ impl Connection {
         self.inner.borrow().received
     }
 
-    /// Frames that came so far, but for pings and their answers; and whether the last question of ours was answered.
-    pub(crate) fn signs_of_life(&self) -> (u64, bool) {
+    pub(crate) fn signs_of_life(&self) -> Signs {
         let inner = self.inner.borrow();
-        (inner.heard, !inner.asked_alive)
+        Signs { heard: inner.heard, opened: inner.next_id, answered: !inner.asked_alive }
     }
 
     /// Asks the peer whether it is there.
