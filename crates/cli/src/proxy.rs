@@ -90,7 +90,8 @@ A limit of the whole process, as NAME=VALUE; may be given often:
   target                     8KiB     of a request's path and query
   headers                    100      lines
   request-body               none     longer ones are answered 413
-  replay                     32MiB    bodies kept for retries, in all
+  replay-per-request         64KiB    of a body, kept for retries
+  replay                     32MiB    the same, in all
   requests-per-instance      16384    in flight to one instance
   pending                    1024     waiting for one instance
   retries                    256      in flight
@@ -396,6 +397,7 @@ fn set_limit(limits: &mut Limits, text: &str) -> Result<(), String> {
         "target" => limits.target_bytes = bytes()?,
         "headers" => limits.headers = number()?,
         "request-body" => limits.request_body_bytes = Some(bytes()?),
+        "replay-per-request" => limits.replay_bytes = bytes()?,
         "replay" => limits.replay_bytes_total = bytes()?,
         "requests-per-instance" => limits.requests_per_instance = number()?,
         "pending" => limits.pending = number()?,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use units::{Bytes, Nanos, Percent};
+use units::{Nanos, Percent};
 
 /// Everything about the world that is not in the file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -505,7 +505,6 @@ impl<'a> Build<'a> {
                 caller: from.slot.split('#').next().unwrap_or_default().to_owned(),
                 callee: service.name.value.clone(),
                 settings,
-                replay_bytes_max: Bytes::from_kib(64),
                 home: (!from.region.is_empty())
                     .then(|| config::Home { region: from.region.to_owned(), zone: from.zone.to_owned() }),
                 ways,

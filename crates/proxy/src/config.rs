@@ -254,8 +254,6 @@ pub struct Edge {
     pub caller: String,
     pub callee: String,
     pub settings: EdgeSettings,
-    /// Bodies up to this are kept so that a retry can send them again.
-    pub replay_bytes_max: Bytes,
     /// Where the caller stands, when that is not where the proxy does: one proxy may serve callers of several zones.
     pub home: Option<Home>,
     /// To instances that are further than the next socket, or troubled; in order of their addresses.
@@ -368,7 +366,9 @@ pub struct Limits {
     pub headers: u32,
     /// `None` lets bodies of any length through; they are never held whole.
     pub request_body_bytes: Option<Bytes>,
-    /// Bodies kept for retries. One that does not fit is sent on and cannot be sent again.
+    /// Of one request's body, kept so that a retry can send it again. A longer one is sent on and cannot be sent again.
+    pub replay_bytes: Bytes,
+    /// The same of all requests together.
     pub replay_bytes_total: Bytes,
     /// Requests that one instance is given at once, whatever it seems able to bear.
     pub requests_per_instance: u32,
@@ -602,7 +602,6 @@ impl Edge {
             caller: caller.into(),
             callee: String::new(),
             settings,
-            replay_bytes_max: Bytes::from_kib(64),
             home: None,
             ways: Vec::new(),
         }
@@ -667,6 +666,7 @@ impl Default for Limits {
             target_bytes: Bytes::from_kib(8),
             headers: 100,
             request_body_bytes: None,
+            replay_bytes: Bytes::from_kib(64),
             replay_bytes_total: Bytes::from_mib(32),
             requests_per_instance: 16_384,
             pending: 1_024,

@@ -385,7 +385,6 @@ fn edge(it: &config::Edge) -> String {
                 HashOn::Cookie(name) => quote(&format!("cookie {name}")),
             },
         )
-        .raw("replay_bytes_max", it.replay_bytes_max.as_u64())
         .some("ways", Some(&it.ways).filter(|ways| !ways.is_empty()), |ways| {
             let way = |it: &config::Way| {
                 Object::new()
@@ -470,6 +469,7 @@ fn limits(it: &config::Limits) -> String {
         .raw("target_bytes", it.target_bytes.as_u64())
         .raw("headers", it.headers)
         .some("request_body_bytes", it.request_body_bytes, |it| it.as_u64().to_string())
+        .raw("replay_bytes", it.replay_bytes.as_u64())
         .raw("replay_bytes_total", it.replay_bytes_total.as_u64())
         .raw("requests_per_instance", it.requests_per_instance)
         .raw("pending", it.pending)

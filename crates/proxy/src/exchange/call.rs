@@ -85,16 +85,16 @@ impl Call {
         let trace = Trace::read(asked.head, asked.buffer, &mut rng, plan.config.trace_share.fraction());
         let given = asked.find(Kind::RequestId).is_some_and(is_sane_id);
         let left = if asked.is_trusted() { time_left(asked.head, asked.buffer) } else { None };
+        let keep_alive = keep_alive && !worker.draining.get() && !asked.door.closing.get();
+        let room = crate::limits::allows_keep_alive(worker);
+        worker.cells.keep_alive_refused.add(u64::from(keep_alive && !room));
         Self {
             started: now,
             trace,
             request_id: (!given).then(|| new_request_id(&mut rng)),
             deadline: left.map_or(Deadline::NEVER, |left| Deadline::within(now, left)),
             strict: left.is_some(),
-            keep_alive: keep_alive
-                && !worker.draining.get()
-                && !asked.door.closing.get()
-                && crate::limits::allows_keep_alive(worker),
+            keep_alive: keep_alive && room,
             attempts: 0,
             client_span: 0,
             tries: SmallVec::new(),

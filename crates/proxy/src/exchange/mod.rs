@@ -152,7 +152,7 @@ impl Run {
             crate::mirror::mirror(&worker, self.asked(client), route, call, body);
         }
         self.replay.forget();
-        let mut upload = Upload::new(self.request.framing, &edge.plan.config);
+        let mut upload = Upload::new(self.request.framing, &worker.plan().config.limits);
         let mut tries = Tries::new(destination.version, call::hash_of(edge, self.asked(client)));
         let mut hedging = match edge.settings().hedge {
             Some(_) => Box::pin(self.gather(client, edge, &mut upload)).await,

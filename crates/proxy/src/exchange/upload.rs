@@ -42,7 +42,7 @@ pub(super) enum UploadError {
 
 impl Upload {
     /// How the body will be sent, and whether it can be sent twice.
-    pub(super) fn new(framing: Framing, edge: &crate::config::Edge) -> Self {
+    pub(super) fn new(framing: Framing, limits: &crate::config::Limits) -> Self {
         Self {
             done: false,
             complete: false,
@@ -50,7 +50,7 @@ impl Upload {
             failed: false,
             chunked: framing == Framing::Chunked,
             reader: BodyReader::new(framing),
-            replay_max: edge.replay_bytes_max.as_u64() as usize,
+            replay_max: limits.replay_bytes.as_u64() as usize,
             moved: 0,
             replayable: true,
             sent: false,

@@ -48,12 +48,17 @@ pub(crate) async fn serve(mut client: Client, before: Vec<u8>, runners: Rc<Runne
     client.timer.set(idle_since + timeouts.header_read);
     poll_fn(|cx| {
         let now = worker.now();
-        if leaving.is_none() && (worker.draining.get() || client.door.closing.get()) {
+        let leaves = || {
+            worker.draining.get() || client.door.closing.get() || !crate::limits::allows_keep_alive(&worker)
+        };
+        if leaving.is_none() && leaves() {
             leaving = Some(now);
             connection.leave();
         }
         loop {
-            if connection.poll(cx, &socket, &worker.large, now).is_ready() {
+            let over = connection.poll(cx, &socket, &worker.large, now).is_ready();
+            worker.cells.h2_streams_refused.add(connection.take_refused());
+            if over {
                 return Poll::Ready(());
             }
             if !connection.has_arrived() {
@@ -193,16 +198,16 @@ async fn serve_stream(
     runners: &Rc<Runners>,
 ) {
     let worker = run.worker.clone();
-    let mut text = stream.take_request();
-    let has_body = !stream.is_at_end();
-    let chunked = has_body && stream.length().is_none();
-    if stream.accepts_trailers() {
-        text.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     if stream.is_broken() {
         // Opened and reset in one breath: there is nobody to do anything for.
         worker.cells.client_gone.add(1);
         return;
     }
+    let mut text = stream.take_request();
+    let has_body = !stream.is_at_end();
+    let chunked = has_body && stream.length().is_none();
+    if stream.accepts_trailers() {
+        text.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     if chunked {
         text.extend_from_slice(b"transfer-encoding: chunked\r\n");

@@ -353,6 +353,7 @@ fn above_the_memory_mark_keep_alive_goes_first() {
     let (proxy, address) = start(config.clone());
     let mut client = Client::new(address);
     assert_eq!(client.get("/").get("connection"), None, "far below the mark");
+    let mut streams = crate::streams::Raw::new(address);
     config.limits.memory = Some(Bytes::from_kib(1));
     proxy.reload(config).expect("it is good");
     eventually("requests are refused", || {
@@ -365,6 +366,12 @@ fn above_the_memory_mark_keep_alive_goes_first() {
         late.try_read().is_none()
     });
     assert!(counter(&proxy, "isobar_proxy_connections_refused_total") > 0);
+    assert!(counter(&proxy, "isobar_proxy_memory_refused_total") > 0);
+    assert!(counter(&proxy, "isobar_proxy_keep_alive_refused_total") > 0);
+    // A connection of HTTP/2 is told that there will be no more of it, and what it asks is refused.
+    streams.send(&crate::streams::frame(1, 5, 1, &crate::streams::get(&[])));
+    let mut kinds = std::iter::from_fn(|| streams.read()).map(|(kind, ..)| kind);
+    assert!(kinds.any(|kind| kind == 7), "it goes away");
 }
 
 #[test]

@@ -460,6 +460,7 @@ impl Inner {
         }
         if self.leaving == Leaving::Final || self.streams.len() >= self.streams_max as usize {
             self.credit.spend(now)?;
+            self.refused += 1;
             frame::write_reset(id, Reason::REFUSED_STREAM, &mut self.out);
             return Ok(());
         }

@@ -170,6 +170,8 @@ struct Inner {
     heard: u64,
     /// A ping that asks whether anybody is there was sent and not answered yet.
     asked_alive: bool,
+    /// Streams refused because there were enough, and not told to anybody yet.
+    refused: u64,
 }
 
 /// What there is to tell whether a peer is still there.
@@ -274,6 +276,7 @@ impl Connection {
             received: 0,
             heard: 0,
             asked_alive: false,
+            refused: 0,
         };
         Rc::new(Self { inner: RefCell::new(inner), active: Cell::new(0) })
     }
@@ -469,6 +472,11 @@ impl Connection {
     /// The peer broke a rule.
     pub(crate) fn has_failed(&self) -> bool {
         self.inner.borrow().failed
+    }
+
+    /// Streams that were refused because there were enough, since this was asked last.
+    pub(crate) fn take_refused(&self) -> u64 {
+        std::mem::take(&mut self.inner.borrow_mut().refused)
     }
 
     /// The peer sent more of what helps nobody than it was given credit for.
