@@ -5,142 +5,26 @@
 //! whether it stays is decided once its root completed and a grace for stragglers passed (or nothing came for a while).
 //! What is decided against or pushed out still counts in dependency links, which live in a small table by the minute.
 
+mod entry;
+mod links;
+mod offered;
+mod search;
+
 use super::keep::{Reasons, Slowest, in_share};
 use super::names::{NameId, Names};
-use super::outline::{self, Outline};
+use super::outline::Outline;
 use super::query::moment;
-use super::{Added, KeepSettings, Map, Order, TraceQuery, TraceStore, codec};
+use super::settings::{TraceSettings, Usage};
+use super::{Added, Map, TraceQuery, TraceStore, codec};
 use crate::ids::TraceId;
 use crate::report::Report;
-use crate::span::{Span, SpanKind, lower};
-use crate::tree::{Link, Linker};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use crate::span::{Span, SpanKind};
+use crate::tree::Link;
+use entry::{Entry, LinkCount, NO_SLOT, Slot, State, UNNAMED};
+use links::Gone;
+use offered::Offered;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use units::Nanos;
-
-#[derive(Clone, Debug)]
-pub struct TraceSettings {
-    pub keep: KeepSettings,
-    /// All memory of the store.
-    pub bytes_max: usize,
-    pub traces_max: usize,
-    /// More spans of one trace are counted and dropped.
-    pub spans_per_trace_max: usize,
-    /// No trace may push out all others.
-    pub bytes_per_trace_max: usize,
-    /// Between the root's completion and the decision.
-    pub grace: Nanos,
-    /// A trace without a complete root is decided after this much silence.
-    pub silence: Nanos,
-    /// How long names of services and spans are offered after they were last seen.
-    pub names_live: Nanos,
-    pub span_names_per_service_max: usize,
-    /// Tags whose values are offered for completion.
-    pub completed_tags: Vec<Box<str>>,
-    pub completions_max: usize,
-    pub completions_live: Nanos,
-    /// Links of dropped traces are remembered this long.
-    pub links_live: Nanos,
-    pub links_per_minute_max: usize,
-}
-
-impl Default for TraceSettings {
-    fn default() -> Self {
-        Self {
-            keep: KeepSettings::default(),
-            bytes_max: 192 << 20,
-            traces_max: 100_000,
-            spans_per_trace_max: 100_000,
-            bytes_per_trace_max: 32 << 20,
-            grace: Nanos::from_secs(2),
-            silence: Nanos::from_secs(10),
-            names_live: Nanos::from_secs(24 * 3600),
-            span_names_per_service_max: 1_000,
-            completed_tags: [crate::span::tag::VERSION, crate::span::tag::ZONE, crate::span::tag::ROUTE]
-                .map(Box::from)
-                .to_vec(),
-            completions_max: 20_000,
-            completions_live: Nanos::from_secs(3600),
-            links_live: Nanos::from_secs(24 * 3600),
-            links_per_minute_max: 20_000,
-        }
-    }
-}
-
-/// What the store holds and what it had to refuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub bytes: usize,
-    pub traces: usize,
-    pub undecided: usize,
-    pub spans: usize,
-    pub kept: u64,
-    pub not_kept: u64,
-    pub pushed_out: u64,
-    pub spans_too_late: u64,
-    pub spans_too_many: u64,
-    pub names_refused: u64,
-}
-
-type Slot = u32;
-const NO_SLOT: Slot = Slot::MAX;
-/// Stands for a service whose name found the table full; its traces must be opened to be searched.
-const UNNAMED: NameId = NameId(u32::MAX);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Undecided,
-    Kept,
-}
-
-#[derive(Debug)]
-struct Entry {
-    id: TraceId,
-    blob: Vec<u8>,
-    spans: u32,
-    state: State,
-    reasons: Reasons,
-    /// One of how many like it: the inverse of the share it was kept under.
-    weight: f32,
-    arrived: Nanos,
-    changed: Nanos,
-    /// The root's start, else the earliest.
-    moment: Option<Nanos>,
-    has_root_moment: bool,
-    root_complete: Option<Nanos>,
-    /// Longest span of each service in the trace.
-    services: Vec<(NameId, Nanos)>,
-    /// Tells a reused slot's old places in queues from its new ones.
-    sequence: u64,
-    /// The next trace whose id has the same low half.
-    next_alike: Slot,
-    /// Who called whom in it, once it was decided for; gone again when another span comes.
-    links: Option<Box<[LinkCount]>>,
-}
-
-/// Caller, callee, calls and errors.
-type LinkCount = (NameId, NameId, u32, u32);
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        // An entry, its places in the two queues, the maps by id and by time.
-        const FIXED: usize = size_of::<Entry>() + 16 + 16 + 48 + 48;
-        let links = self.links.as_ref().map_or(0, |links| links.len() * size_of::<LinkCount>());
-        FIXED + links + self.blob.capacity() + self.services.capacity() * size_of::<(NameId, Nanos)>()
-    }
-}
-
-/// One service's names, offered by the read API.
-#[derive(Debug, Default)]
-struct Known {
-    seen: Nanos,
-    spans: BTreeMap<Box<str>, Nanos>,
-    remotes: BTreeMap<Box<str>, Nanos>,
-}
-
-#[derive(Debug, Default)]
-struct MinuteLinks {
-    counts: Map<(NameId, NameId), (u64, u64)>,
-}
 
 #[derive(Debug)]
 pub struct MemoryTraces {
@@ -158,18 +42,8 @@ pub struct MemoryTraces {
     not_kept: Map<TraceId, u64>,
     not_kept_order: VecDeque<(TraceId, u64)>,
     speakers: HashSet<Box<str>>,
-    known: BTreeMap<Box<str>, Known>,
-    known_bytes: usize,
-    /// Names that are not offered because too many are.
-    known_refused: u64,
-    /// Values by key.
-    completions: BTreeMap<Box<str>, BTreeMap<Box<str>, Nanos>>,
-    completions_len: usize,
-    /// Service, span and remote service that were learnt lately, so that a span which says nothing new costs nothing.
-    learnt: Map<[Option<NameId>; 3], Nanos>,
-    gone_links: BTreeMap<u64, MinuteLinks>,
-    /// Pairs in all minutes.
-    gone_len: usize,
+    offered: Offered,
+    gone: Gone,
     bytes: usize,
     next_sequence: u64,
     next_sweep: Nanos,
@@ -178,29 +52,11 @@ pub struct MemoryTraces {
     usage: Usage,
 }
 
-/// Names seen again are written down again only after this long: they live for hours.
-const LEARNT_FOR: Nanos = Nanos::from_secs(20);
-/// More are learnt anew.
-const LEARNT_MAX: usize = 50_000;
 /// Decisions remembered: at 10,000 traces a second, some seconds of them.
 const NOT_KEPT_MAX: usize = 65_536;
 /// Room for a first span or two, so that small traces grow once at most; what is left over is given back when a trace
 /// is kept.
 const BLOB_BYTES: usize = 256;
-/// What a name that is offered costs beside its text: its place in a tree, and when it was seen.
-const OFFERED_BYTES: usize = 48;
-/// Longer values of tags are not offered for completion: nobody chooses among them.
-const COMPLETED_BYTES_MAX: usize = 200;
-/// Pairs of caller and callee remembered of traces that are gone, in all minutes; then the oldest minutes go.
-const GONE_LINKS_MAX: usize = 200_000;
-/// What such a pair costs.
-const GONE_LINK_BYTES: usize = 48;
-/// Traces opened to find an alert's cause: while something fails, it is among the newest.
-const CAUSES_OPENED_MAX: usize = 5_000;
-/// Services offered by the read API; the names of more are still found by those who know them.
-const SERVICES_MAX: usize = 10_000;
-const MINUTE: u64 = 60_000_000_000;
-
 /// Services that send spans, remembered by name: more than a system has.
 const SPEAKERS_MAX: usize = 10_000;
 
@@ -219,15 +75,9 @@ impl MemoryTraces {
             not_kept: Map::default(),
             not_kept_order: VecDeque::new(),
             speakers: HashSet::new(),
-            known: BTreeMap::new(),
-            known_bytes: 0,
-            known_refused: 0,
-            completions: BTreeMap::new(),
-            completions_len: 0,
-            learnt: Map::default(),
+            offered: Offered::default(),
             sketch: Vec::new(),
-            gone_links: BTreeMap::new(),
-            gone_len: 0,
+            gone: Gone::default(),
             bytes: 0,
             next_sequence: 0,
             next_sweep: Nanos::ZERO,
@@ -243,11 +93,11 @@ impl MemoryTraces {
                 + self.names.bytes()
                 + self.slowest.bytes()
                 + decided
-                + self.known_bytes
-                + self.gone_len * GONE_LINK_BYTES,
+                + self.offered.bytes
+                + self.gone.bytes(),
             traces: self.by_arrival_len(),
             undecided: self.undecided.len(),
-            names_refused: self.names.refused + self.known_refused,
+            names_refused: self.names.refused + self.offered.refused,
             ..self.usage
         }
     }
@@ -262,36 +112,14 @@ impl MemoryTraces {
         (entry.state == State::Kept).then_some((entry.reasons, entry.weight))
     }
 
-    /// Whether a trace can be read.
     /// Services that have sent spans themselves, and not only through a proxy's reports.
     pub fn speakers(&self) -> &HashSet<Box<str>> {
         &self.speakers
     }
 
+    /// Whether a trace can be read.
     pub fn holds(&self, id: TraceId) -> bool {
         self.find(id).is_some()
-    }
-
-    /// Ids of the newest traces with a call of a service, or a call to it, that `is_bad`: what an alert shows as its
-    /// cause. Callers' spans count, for a service that says nothing of itself is called all the same.
-    pub fn causes(
-        &self,
-        service: &str,
-        since: Nanos,
-        limit: usize,
-        is_bad: impl Fn(&Span) -> bool,
-    ) -> Vec<TraceId> {
-        let service = lower(service);
-        let concerns = |span: &Span| span.local.service == service || span.remote.service == service;
-        self.by_moment
-            .range((since, 0)..)
-            .rev()
-            .filter_map(|(_, slot)| self.entry(*slot))
-            .take(CAUSES_OPENED_MAX)
-            .filter(|entry| self.decode(entry).iter().any(|span| concerns(span) && is_bad(span)))
-            .map(|entry| entry.id)
-            .take(limit)
-            .collect()
     }
 
     fn entry(&self, slot: Slot) -> Option<&Entry> {
@@ -396,62 +224,7 @@ impl MemoryTraces {
         self.bytes = self.bytes + after - before;
         added.stored += 1;
         self.usage.spans += 1;
-        let names = [placed.local, placed.name, placed.remote];
-        if self.learnt.get(&names).is_none_or(|at| now >= *at + LEARNT_FOR) {
-            if self.learnt.len() >= LEARNT_MAX {
-                self.learnt.clear();
-            }
-            self.learnt.insert(names, now);
-            self.learn_names(span, now);
-        }
-        self.learn_values(span, now);
-    }
-
-    fn learn_names(&mut self, span: &impl Report, now: Nanos) {
-        let head = span.head();
-        let service = head.local.service;
-        if service.is_empty() || (!self.known.contains_key(service) && self.known.len() >= SERVICES_MAX) {
-            return;
-        }
-        if !self.known.contains_key(service) {
-            self.known_bytes += service.len() + OFFERED_BYTES;
-        }
-        let known = self.known.entry(service.into()).or_default();
-        known.seen = now;
-        let max = self.settings.span_names_per_service_max;
-        // A sixteenth for names that are offered: strangers may put ids into them.
-        let room = (self.settings.bytes_max / 16).saturating_sub(self.known_bytes);
-        for (names, name) in
-            [(&mut known.spans, &*lower(head.name)), (&mut known.remotes, head.remote.service)]
-        {
-            match remember(names, name, now, max, room / 2) {
-                Remembered::New => self.known_bytes += name.len() + OFFERED_BYTES,
-                Remembered::Refused => self.known_refused += 1,
-                Remembered::Known => {}
-            }
-        }
-    }
-
-    fn learn_values(&mut self, span: &impl Report, now: Nanos) {
-        for (key, value) in span.tags() {
-            if !self.settings.completed_tags.iter().any(|it| **it == *key) {
-                continue;
-            }
-            if !self.completions.contains_key(key) {
-                self.completions.insert(key.into(), BTreeMap::new());
-            }
-            let Some(values) = self.completions.get_mut(key) else { continue };
-            let value = value.text();
-            if value.len() > COMPLETED_BYTES_MAX {
-                continue;
-            }
-            if let Some(seen) = values.get_mut(&*value) {
-                *seen = now;
-            } else if self.completions_len < self.settings.completions_max {
-                values.insert(value.into(), now);
-                self.completions_len += 1;
-            }
-        }
+        self.offered.learn(&self.settings, span, placed, now);
     }
 
     /// Takes a trace out of every index.
@@ -487,66 +260,9 @@ impl MemoryTraces {
         // Where a name has no number, calls of others are counted all the same.
         let links = known.unwrap_or_else(|| self.tree_links(&entry).into_iter().flatten().collect());
         for (parent, child, calls, errors) in &links {
-            self.count_gone(moment, (*parent, *child), u64::from(*calls), u64::from(*errors));
+            let counts = (u64::from(*calls), u64::from(*errors));
+            self.gone.add(&self.settings, moment, (*parent, *child), counts.0, counts.1);
         }
-    }
-
-    fn count_gone(&mut self, moment: Nanos, ends: (NameId, NameId), calls: u64, errors: u64) {
-        let minute = self.gone_links.entry(moment.0 / MINUTE).or_default();
-        if let Some(sums) = minute.counts.get_mut(&ends) {
-            *sums = (sums.0 + calls, sums.1 + errors);
-        } else if minute.counts.len() < self.settings.links_per_minute_max {
-            minute.counts.insert(ends, (calls, errors));
-            self.gone_len += 1;
-        }
-        while self.gone_len > GONE_LINKS_MAX {
-            let Some((_, oldest)) = self.gone_links.pop_first() else { break };
-            self.gone_len -= oldest.counts.len();
-        }
-    }
-
-    /// Calls that belong to no trace here, for nobody made one of them: links count them all the same.
-    pub fn count_calls(&mut self, moment: Nanos, parent: &str, child: &str, calls: u64, errors: u64) {
-        let ends = self.names.intern(&lower(parent)).zip(self.names.intern(&lower(child)));
-        if let Some(ends) = ends {
-            self.count_gone(moment, ends, calls, errors);
-        }
-    }
-
-    /// What a trace adds to links, so that nobody has to read it again for that. `None` if a name has no number.
-    fn link_counts(&mut self, entry: &Entry) -> Option<Box<[LinkCount]>> {
-        self.sketch.clear();
-        if !codec::outlines(&entry.blob, &mut self.sketch) {
-            return None;
-        }
-        self.links_of_sketch(entry)
-    }
-
-    fn links_of_sketch(&self, entry: &Entry) -> Option<Box<[LinkCount]>> {
-        let mut counts: Vec<LinkCount> = Vec::new();
-        let plain = outline::links(&self.sketch, |parent, child, failed| {
-            let errors = u32::from(failed);
-            match counts.iter_mut().find(|it| (it.0, it.1) == (parent, child)) {
-                Some(it) => (it.2, it.3) = (it.2 + 1, it.3 + errors),
-                None => counts.push((parent, child, 1, errors)),
-            }
-        });
-        if plain {
-            return Some(counts.into());
-        }
-        self.tree_links(entry).into_iter().collect()
-    }
-
-    /// The same by the trace's tree; `None` for a call between names without numbers.
-    fn tree_links(&self, entry: &Entry) -> Vec<Option<LinkCount>> {
-        let mut linker = Linker::default();
-        linker.add_trace(self.decode(entry));
-        let count = |link: Link| {
-            let narrow = |count: u64| u32::try_from(count).ok();
-            let names = self.names.find(&link.parent).zip(self.names.find(&link.child))?;
-            Some((names.0, names.1, narrow(link.calls)?, narrow(link.errors)?))
-        };
-        linker.links().into_iter().map(count).collect()
     }
 
     fn stay_within_budget(&mut self) {
@@ -615,101 +331,7 @@ impl MemoryTraces {
             self.not_kept.remove(&id);
         }
     }
-
-    /// Names nobody used for long are no longer offered. Once a minute: it walks everything.
-    fn sweep(&mut self, now: Nanos) {
-        let oldest = now.saturating_sub(self.settings.names_live);
-        self.known.retain(|_, known| {
-            known.spans.retain(|_, seen| *seen >= oldest);
-            known.remotes.retain(|_, seen| *seen >= oldest);
-            known.seen >= oldest
-        });
-        let oldest = now.saturating_sub(self.settings.completions_live);
-        self.completions.values_mut().for_each(|values| values.retain(|_, seen| *seen >= oldest));
-        self.completions.retain(|_, values| !values.is_empty());
-        self.completions_len = self.completions.values().map(BTreeMap::len).sum();
-        self.learnt.clear();
-        let oldest = now.saturating_sub(self.settings.links_live).0 / MINUTE;
-        self.gone_links = self.gone_links.split_off(&oldest);
-        self.gone_len = self.gone_links.values().map(|it| it.counts.len()).sum();
-        let offered = |names: &BTreeMap<Box<str>, Nanos>| {
-            names.keys().map(|name| name.len() + OFFERED_BYTES).sum::<usize>()
-        };
-        let all = self.known.iter();
-        self.known_bytes = all
-            .map(|(name, it)| name.len() + OFFERED_BYTES + offered(&it.spans) + offered(&it.remotes))
-            .sum();
-    }
-
-    /// Traces that may match, by the index alone, in the query's order. Lazy where it can be: the newest ten of a busy
-    /// service are found after looking at some hundred.
-    fn candidates<'a>(&'a self, query: &'a TraceQuery) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
-        let service = match &query.service {
-            None => None,
-            Some(name) => match self.names.find(name) {
-                Some(id) => Some(id),
-                // Nobody by that name, unless its name found the table full.
-                None if self.names.refused == 0 => return Box::new(std::iter::empty()),
-                None => Some(UNNAMED),
-            },
-        };
-        let fits = move |entry: &&Entry| {
-            let any = |service: Option<NameId>| {
-                entry.services.iter().any(|(known, longest)| {
-                    service.is_none_or(|wanted| wanted == *known)
-                        // Only the longest is known here: enough to refuse by the minimum, not by the maximum.
-                        && query.min_duration.is_none_or(|min| *longest >= min)
-                })
-            };
-            match service {
-                Some(service) => any(Some(service)) || any(Some(UNNAMED)),
-                None => entry.services.is_empty() || any(None),
-            }
-        };
-        let in_time = self.by_moment.range((query.from, 0)..=(query.to, NO_SLOT)).rev();
-        let entries = in_time.filter_map(|(_, slot)| self.entry(*slot)).filter(fits);
-        if query.order == Order::Newest {
-            return Box::new(entries);
-        }
-        let longest = move |entry: &Entry| {
-            let of = entry.services.iter().filter(|(known, _)| service.is_none_or(|it| it == *known));
-            of.map(|(_, longest)| *longest).max().unwrap_or(Nanos::ZERO)
-        };
-        let mut sorted: Vec<(Nanos, &Entry)> = entries.map(|entry| (longest(entry), entry)).collect();
-        sorted.sort_by_key(|(longest, _)| std::cmp::Reverse(*longest));
-        Box::new(sorted.into_iter().map(|(_, entry)| entry))
-    }
 }
-
-enum Remembered {
-    Known,
-    New,
-    Refused,
-}
-
-fn remember(
-    names: &mut BTreeMap<Box<str>, Nanos>,
-    name: &str,
-    now: Nanos,
-    max: usize,
-    room: usize,
-) -> Remembered {
-    if name.is_empty() {
-        return Remembered::Known;
-    }
-    if let Some(seen) = names.get_mut(name) {
-        *seen = now;
-        Remembered::Known
-    } else if names.len() < max && name.len() + OFFERED_BYTES <= room {
-        names.insert(name.into(), now);
-        Remembered::New
-    } else {
-        Remembered::Refused
-    }
-}
-
-/// A search never answers with more spans than this: the page could not show them and the answer would not fit.
-const SPANS_PER_ANSWER_MAX: usize = 500_000;
 
 impl MemoryTraces {
     /// As [`TraceStore::add`], of spans that nobody owns.
@@ -784,7 +406,9 @@ impl TraceStore for MemoryTraces {
             });
         }
         if now >= self.next_sweep {
-            self.sweep(now);
+            // Once a minute: they walk all they have.
+            self.offered.sweep(&self.settings, now);
+            self.gone.sweep(&self.settings, now);
             self.next_sweep = now + Nanos::from_secs(60);
         }
         self.stay_within_budget();
@@ -795,85 +419,29 @@ impl TraceStore for MemoryTraces {
     }
 
     fn search(&self, query: &TraceQuery) -> Vec<Vec<Span>> {
-        let mut found = Vec::new();
-        let mut spans_left = SPANS_PER_ANSWER_MAX;
-        for entry in self.candidates(query) {
-            if found.len() == query.limit {
-                break;
-            }
-            let spans = self.decode(entry);
-            if query.matches(&spans) {
-                match spans_left.checked_sub(spans.len()) {
-                    Some(left) => spans_left = left,
-                    None if found.is_empty() => spans_left = 0,
-                    None => break,
-                }
-                found.push(spans);
-            }
-        }
-        found
+        self.found(query)
     }
 
     fn services(&self) -> Vec<String> {
-        self.known.keys().map(|name| name.to_string()).collect()
+        self.offered.services()
     }
 
     fn span_names(&self, service: &str) -> Vec<String> {
-        let known = self.known.get(&lower(service));
-        known.map(|known| known.spans.keys().map(|name| name.to_string()).collect()).unwrap_or_default()
+        self.offered.span_names(service)
     }
 
     fn remote_services(&self, service: &str) -> Vec<String> {
-        let known = self.known.get(&lower(service));
-        known.map(|known| known.remotes.keys().map(|name| name.to_string()).collect()).unwrap_or_default()
+        self.offered.remotes(service)
     }
 
     fn tag_values(&self, key: &str) -> Vec<String> {
-        self.completions.get(key).into_iter().flatten().map(|(value, _)| value.to_string()).collect()
+        self.offered.values(key)
     }
 
     fn links(&self, from: Nanos, to: Nanos) -> Vec<Link> {
-        let mut linker = Linker::default();
-        let mut sums: Map<(NameId, NameId), (u64, u64)> = Map::default();
-        for (_, slot) in self.by_moment.range((from, 0)..=(to, NO_SLOT)) {
-            let Some(entry) = self.entry(*slot) else { continue };
-            let low = entry.id.low();
-            if self.by_low_id.get(&low) == Some(slot) && entry.next_alike == NO_SLOT {
-                let Some(links) = &entry.links else {
-                    linker.add_trace(self.decode(entry));
-                    continue;
-                };
-                for (parent, child, calls, errors) in links {
-                    let sum = sums.entry((*parent, *child)).or_default();
-                    sum.0 += u64::from(*calls);
-                    sum.1 += u64::from(*errors);
-                }
-            } else if self.alike(low).filter(|it| self.in_time(*it, from, to)).min() == Some(*slot) {
-                // Two lengths of one id: one trace, taken when its first half comes by.
-                let halves =
-                    self.alike(low).filter(|it| self.in_time(*it, from, to)).filter_map(|it| self.entry(it));
-                linker.add_trace(halves.flat_map(|entry| self.decode(entry)).collect());
-            }
-        }
-        for ((parent, child), (calls, errors)) in sums {
-            linker.add(self.names.text(parent), self.names.text(child), calls, errors);
-        }
-        for minute in self.gone_links.range(from.0 / MINUTE..=to.0 / MINUTE).map(|(_, minute)| minute) {
-            for ((parent, child), (calls, errors)) in &minute.counts {
-                linker.add(self.names.text(*parent), self.names.text(*child), *calls, *errors);
-            }
-        }
-        linker.links()
-    }
-}
-
-impl MemoryTraces {
-    fn in_time(&self, slot: Slot, from: Nanos, to: Nanos) -> bool {
-        let moment = self.entry(slot).and_then(|entry| entry.moment);
-        moment.is_some_and(|moment| (from..=to).contains(&moment))
+        self.all_links(from, to)
     }
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

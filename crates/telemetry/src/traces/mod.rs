@@ -6,10 +6,12 @@ mod memory;
 mod names;
 mod outline;
 mod query;
+mod settings;
 
 pub use keep::{KeepSettings, Reasons, in_share};
-pub use memory::{MemoryTraces, TraceSettings, Usage};
+pub use memory::MemoryTraces;
 pub use query::{Order, TraceQuery};
+pub use settings::{TraceSettings, Usage};
 
 use crate::ids::TraceId;
 use crate::span::Span;

@@ -1,3 +1,4 @@
+use super::super::Order;
 use super::*;
 use crate::ids::SpanId;
 use crate::tree::tests::trace;
@@ -123,13 +124,12 @@ fn names_and_pairs_that_never_repeat_stay_within_the_budget() {
         traces.count_calls(at(number as f64), "web", &format!("shard-{}", number % 7), 1, 0);
         if number % 100 == 0 {
             traces.tick(at(number as f64 / 100.0));
-            assert!(traces.known_bytes <= (4 << 20) / 16, "{}", traces.known_bytes);
+            assert!(traces.offered.bytes <= (4 << 20) / 16, "{}", traces.offered.bytes);
         }
     }
     assert!(traces.usage().names_refused > 0, "said, not hidden");
     assert!(traces.tag_values(crate::span::tag::VERSION).is_empty(), "nobody chooses among such values");
-    let counted: usize = traces.gone_links.values().map(|it| it.counts.len()).sum();
-    assert_eq!(counted, traces.gone_len, "the account is exact");
+    assert_eq!(traces.gone.counted(), traces.gone.len(), "the account is exact");
     assert!(traces.services().contains(&"cart".to_owned()), "what is known is still offered");
 }
 
