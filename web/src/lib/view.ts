@@ -203,7 +203,7 @@ const NARROW = 1.25;
 export const isUpright = (size: { width: number; height: number }): boolean => size.height > size.width * NARROW;
 
 /** The same drawing from the top to the bottom: layers become rows. Boxes keep their size, so that names stay readable. */
-export function upright(view: View): View {
+export function upright(view: View, room: { width: number; height: number } = { width: 1, height: 0 }): View {
   const pitch = (values: number[], least: number): number => {
     const sorted = [...new Set(values.map(Math.round))].sort((a, b) => a - b);
     return sorted.slice(1).reduce((gap, value, at) => Math.min(gap, Math.max(least, value - sorted[at]!)), Infinity);
@@ -214,7 +214,8 @@ export function upright(view: View): View {
   const between = Math.min(...[...columns.values()].map((rows) => pitch(rows, height)));
   const along = pitch([...columns.keys()], width / 2);
   const across = Number.isFinite(between) ? (width + 24) / between : 1;
-  const down = Number.isFinite(along) ? (height + 70) / along : 1;
+  const closest = Number.isFinite(along) ? (height + 70) / along : 1;
+  const down = closest * looseness(view, { width, height, across, down: closest }, room);
   const turn = (x: number, y: number): [number, number] => [y * across, x * down];
   const boxes = view.nodes.map((node) => {
     const [x, y] = turn(node.x, node.y);
@@ -226,6 +227,13 @@ export function upright(view: View): View {
     for (const [end, beside, id] of ends) {
       const [was, now, from] = [view.nodes[id], boxes[id], edge.path[end]];
       if (!was || !now || !from || !path[beside]) continue;
+      if (Math.abs(Math.abs(from[1] - was.y) - was.height / 2) < 1) {
+        // What left at the foot leaves at the right.
+        const y = now.y + ((from[0] - was.x) / (was.width / 2)) * (now.height / 2) * 0.8;
+        path[end] = [now.x + (Math.sign(from[1] - was.y) * now.width) / 2, y];
+        path[beside] = [path[beside][0], y];
+        continue;
+      }
       // What left at the right leaves at the foot, as far from the middle as before.
       const side = from[0] >= was.x ? 1 : -1;
       const x = now.x + ((from[1] - was.y) / (was.height / 2)) * (now.width / 2) * 0.8;
@@ -239,6 +247,17 @@ export function upright(view: View): View {
     return { ...frame, x, y, width: frame.height * across, height: frame.width * down };
   });
   return { ...view, nodes: boxes, edges, frames };
+}
+
+/** A wide drawing on a tall screen leaves most of it empty: its rows may stand so much further apart. */
+const LOOSEST = 2;
+
+function looseness(view: View, by: { width: number; height: number; across: number; down: number }, room: { width: number; height: number }): number {
+  const extent = (values: number[]) => Math.max(...values) - Math.min(...values);
+  if (view.nodes.length === 0) return 1;
+  const wide = extent(view.nodes.map((node) => node.y)) * by.across + by.width;
+  const between = extent(view.nodes.map((node) => node.x)) * by.down;
+  return between > 0 ? Math.min(LOOSEST, Math.max(1, ((wide * room.height) / room.width - by.height) / between)) : 1;
 }
 
 /** A thing that is drawn, as the filter language sees it. */

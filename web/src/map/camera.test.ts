@@ -58,6 +58,23 @@ describe("a drawing from the top to the bottom", () => {
     }
   });
 
+  test("fills a tall screen, with rows at most twice as far apart", () => {
+    const tall = (of: View) => Math.max(...of.nodes.map((node) => node.y)) - Math.min(...of.nodes.map((node) => node.y));
+    expect(tall(upright(view, { width: 390, height: 20 }))).toBeCloseTo(tall(turned));
+    const fuller = tall(upright(view, { width: 390, height: 600 }));
+    expect(fuller).toBeGreaterThan(tall(turned));
+    expect(fuller).toBeLessThanOrEqual(2 * tall(turned) + 1e-6);
+    expect(tall(upright(view, { width: 390, height: 9_000 }))).toBeCloseTo(2 * tall(turned));
+  });
+
+  test("has what left a box below leave it at its side", () => {
+    const places: View = { ...view, edges: [{ id: 0, from: 1, to: 2, optional: false, members: [], path: [[288, -11], [288, -4], [288, 4], [288, 11]] }] };
+    const [edge] = upright(places).edges;
+    const [from, to] = [upright(places).nodes[1]!, upright(places).nodes[2]!];
+    expect(edge!.path[0]![0]).toBeCloseTo(from.x + from.width / 2);
+    expect(edge!.path[3]![0]).toBeCloseTo(to.x - to.width / 2);
+  });
+
   test("has lines that begin and end at the borders of their boxes", () => {
     for (const edge of turned.edges) {
       for (const [end, id] of [[0, edge.from], [edge.path.length - 1, edge.to]] as const) {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod roads;
 pub mod view;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -6,6 +6,7 @@
 //! No drawing shows more than [`VISIBLE_MAX`] things unless somebody asks for every service by name of that wish: a
 //! picture of a thousand boxes is read by nobody. Groups are opened one by one instead.
 
+use crate::map::roads::road;
 use crate::map::{GATEWAY, HEIGHT, Map, round};
 use model::layout::{Graph, Hold, Point};
 use serde::Serialize;
@@ -339,22 +340,12 @@ fn places(map: &Map, places: Vec<(String, Vec<usize>)>, by: &'static str) -> Vie
         for (to, b) in nodes.iter().enumerate().filter(|(to, _)| *to != from) {
             // Nothing calls a gateway of ours.
             if b.kind != GATEWAY {
-                let path = bow(a, b);
+                let path = road(a, b, &nodes);
                 edges.push(Line { from: from as u32, to: to as u32, path, ..Line::default() });
             }
         }
     }
     View { by, nodes, edges, ..View::default() }
-}
-
-/// From middle to middle, bent to its own left: so there and back are two lines.
-fn bow(from: &Shown, to: &Shown) -> Vec<(f64, f64)> {
-    let (dx, dy) = (to.x - from.x, to.y - from.y);
-    let length = dx.hypot(dy).max(1.0);
-    let bend = (length * 0.16).min(120.0);
-    let aside = (-dy / length * bend, dx / length * bend);
-    let at = |share: f64| (round(from.x + dx * share + aside.0), round(from.y + dy * share + aside.1));
-    vec![(from.x, from.y), at(0.3), at(0.7), (to.x, to.y)]
 }
 
 /// Services of several versions as one node a version; the others as they are.
