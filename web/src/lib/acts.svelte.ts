@@ -7,14 +7,19 @@ export interface Done {
   what: string;
   state: string;
   ends_at: number | null;
+  ended_at: number | null;
   said: string;
 }
+
+const BROKEN_MS = 60_000;
 
 export class Acts {
   done = $state.raw<Done[]>([]);
   now = $state(Date.now());
   /** What was answered last. */
   said = $state<string | null>(null);
+  /** A scenario that somebody's promise ended must not end unseen: said on every view for a while. */
+  broken = $derived(this.done.filter((act) => act.state === "ended" && act.said.startsWith("stopped by its guard") && this.now - (act.ended_at ?? 0) < BROKEN_MS));
   running = $derived(this.done.filter((act) => act.state === "running"));
 
   /** Asks until it is told to stop. */

@@ -5,6 +5,7 @@
 
 use super::Web;
 use crate::api::{self, Command, Refusal, ScenarioOrder, TrafficChange, lock};
+use crate::history::Change;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -46,6 +47,7 @@ pub(super) struct Done {
     what: String,
     state: &'static str,
     ends_at: Option<u64>,
+    ended_at: Option<u64>,
     said: String,
 }
 
@@ -103,6 +105,7 @@ pub(super) async fn act(
         who,
         state: if answer.is_ok() { "done" } else { "refused" },
         ends_at: None,
+        ended_at: None,
         said: answer.as_ref().err().map_or_else(String::new, |it| it.message.clone()),
         what: what.clone(),
     };
@@ -132,17 +135,81 @@ pub(super) async fn acts(State(web): State<Web>) -> Json<Vec<Done>> {
                     what,
                     state: "running",
                     ends_at: Some(ends_at),
+                    ended_at: None,
                     said: running.in_force.join("; "),
                 },
             ),
         }
     }
+    ended(&mut done, lock(&web.api.history).since(0).1);
     Json(done)
+}
+
+/// Scenarios that ran and run no more: when that was and why, as the history has it.
+fn ended<'h>(done: &mut [Done], history: impl Iterator<Item = &'h Change>) {
+    // What a scenario does on its way is in the history, too, in the file's own words.
+    let is_end = |text: &str| {
+        text == "over" || text.starts_with("stopped by ") || text.starts_with("whoever started it is gone")
+    };
+    let ends: Vec<&Change> = history.filter(|it| it.kind == "scenario" && is_end(&it.text)).collect();
+    for it in done.iter_mut().filter(|it| it.state == "done") {
+        let Some(name) = it.what.strip_prefix("scenario ") else { continue };
+        if let Some(end) = ends.iter().find(|end| end.subject == name && end.unix_ms >= it.at) {
+            (it.state, it.ended_at, it.said) = ("ended", Some(end.unix_ms), end.text.clone());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scenario_that_ended_says_when_and_why() {
+        let act = |at: u64, what: &str, state: &'static str| Done {
+            id: at,
+            at,
+            who: "Ada".to_owned(),
+            what: what.to_owned(),
+            state,
+            ends_at: None,
+            ended_at: None,
+            said: String::new(),
+        };
+        let mut history = crate::history::History::default();
+        for (at, kind, subject, text) in [
+            (10, "scenario", "a", "starts"),
+            (12, "scenario", "a", "stop over there"),
+            (15, "scenario", "a", "over"),
+            (16, "service", "a", "over"),
+            (20, "scenario", "b", "stopped by Ada"),
+            (31, "scenario", "a", "stopped by its guard: `x` is far from holding"),
+        ] {
+            history.record(at, "isobar", kind, subject, text.to_owned());
+        }
+        let mut done = vec![
+            act(40, "scenario a", "done"),
+            act(30, "scenario a", "done"),
+            act(19, "scenario b", "running"),
+            act(18, "restart a", "done"),
+            act(9, "scenario a", "refused"),
+            act(10, "scenario a", "done"),
+        ];
+        ended(&mut done, history.since(0).1);
+        let told: Vec<_> = done.iter().map(|it| (it.state, it.ended_at, it.said.as_str())).collect();
+        let guard = "stopped by its guard: `x` is far from holding";
+        assert_eq!(
+            told,
+            [
+                ("done", None, ""),
+                ("ended", Some(31), guard),
+                ("running", None, ""),
+                ("done", None, ""),
+                ("refused", None, ""),
+                ("ended", Some(15), "over"),
+            ]
+        );
+    }
 
     #[track_caller]
     fn check_act(body: &str, expected: Result<&str, &str>) {
