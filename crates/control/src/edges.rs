@@ -5,6 +5,7 @@
 
 use crate::compile::parties;
 use proxy::observe::Observer;
+use std::sync::Arc;
 use telemetry::span::lower;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,16 +38,23 @@ impl EdgeName {
     }
 }
 
-/// The edges of one snapshot, by number.
+/// The edges of one snapshot, by number, and of the one before: what ended just before a change is heard of after it, and
+/// is what people ask about.
 #[derive(Debug, Default)]
 pub struct EdgeNames {
     pub generation: u64,
-    edges: Vec<Option<EdgeName>>,
+    edges: Arc<[Option<EdgeName>]>,
+    before: Option<(u64, Arc<[Option<EdgeName>]>)>,
 }
 
 impl EdgeNames {
     pub fn new(generation: u64, edges: Vec<Option<EdgeName>>) -> Self {
-        Self { generation, edges }
+        Self { generation, edges: edges.into(), before: None }
+    }
+
+    /// As it is after that one.
+    pub fn after(self, before: &Self) -> Self {
+        Self { before: Some((before.generation, Arc::clone(&before.edges))), ..self }
     }
 
     pub fn read(observer: &Observer) -> Self {
@@ -54,9 +62,14 @@ impl EdgeNames {
         Self::new(generation, edges.iter().map(|it| EdgeName::of(&it.as_ref()?.name)).collect())
     }
 
-    /// A slot means another edge in another snapshot: then it is nobody's.
+    /// A slot means another edge in another snapshot: of older ones it is nobody's.
     pub fn get(&self, generation: u64, edge: u32) -> Option<&EdgeName> {
-        self.edges.get(edge as usize).filter(|_| generation == self.generation)?.as_ref()
+        let edges = match &self.before {
+            _ if generation == self.generation => &self.edges,
+            Some((before, edges)) if generation == *before => edges,
+            _ => return None,
+        };
+        edges.get(edge as usize)?.as_ref()
     }
 
     pub fn len(&self) -> usize {
@@ -65,5 +78,19 @@ impl EdgeNames {
 
     pub fn is_empty(&self) -> bool {
         self.edges.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_snapshot_before_is_known_and_older_ones_are_not() {
+        let names = |generation, edge| EdgeNames::new(generation, vec![EdgeName::of(edge)]);
+        let edges = names(3, "edge->ads").after(&names(2, "edge->cart").after(&names(1, "edge->web")));
+        let callee = |generation, edge| edges.get(generation, edge).map(|it| &*it.callee);
+        assert_eq!([callee(3, 0), callee(2, 0), callee(1, 0)], [Some("ads"), Some("cart"), None]);
+        assert_eq!(callee(3, 1), None);
     }
 }

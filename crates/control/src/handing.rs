@@ -11,11 +11,12 @@
 //! A call without context whose instance was serving exactly one request for as long as it lasted was made for that one:
 //! its span is told so, as `isobar.inferred`. It keeps its own trace, for that trace has been given to others already.
 
-use crate::edges::EdgeName;
+use crate::edges::{EdgeName, EdgeNames};
 use crate::status::{Handing, Status};
 use proxy::record::Finished;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use telemetry::forwarding::{Cause, Forwarding, InboundToken, InstanceKey, Outbound, Serving};
 use telemetry::ids::{SpanId, TraceId};
 use units::Nanos;
@@ -57,7 +58,7 @@ struct Moment {
 #[derive(Debug)]
 struct Request {
     instance: InstanceKey,
-    service: Box<str>,
+    service: Arc<str>,
     /// Of the request itself, or what a call says it belongs to.
     trace: Option<TraceId>,
     /// Its own span, with the trace that this is in.
@@ -81,7 +82,7 @@ pub struct Inferred {
 pub struct HandingOn {
     forwarding: Forwarding,
     moments: BinaryHeap<Reverse<Moment>>,
-    requests: HashMap<u64, Request>,
+    requests: HashMap<u64, Request, foldhash::fast::RandomState>,
     next: u64,
     /// Services that were said to hand on too little.
     said: Vec<Box<str>>,
@@ -101,7 +102,7 @@ impl Default for HandingOn {
         Self {
             forwarding: Forwarding::new(SERVICES_MAX),
             moments: BinaryHeap::new(),
-            requests: HashMap::new(),
+            requests: HashMap::default(),
             next: 0,
             said: Vec::new(),
             share: 1.0,
@@ -118,7 +119,10 @@ impl Default for HandingOn {
 #[derive(Debug, Default)]
 pub struct Seats {
     by_name: HashMap<String, u16>,
-    services: HashMap<u16, Box<str>>,
+    services: HashMap<u16, Arc<str>, foldhash::fast::RandomState>,
+    /// Of those who call, by edge of a snapshot: there are thousands of requests for each.
+    generation: u64,
+    callers: Vec<Option<u16>>,
 }
 
 impl Seats {
@@ -134,9 +138,21 @@ impl Seats {
         }
         seats
     }
+
+    /// Whose edges requests come over from now on. Call it whenever either changed.
+    pub fn follow(&mut self, edges: &EdgeNames) {
+        let caller = |at| self.by_name.get(&*edges.get(edges.generation, at)?.slot).copied();
+        self.generation = edges.generation;
+        self.callers = (0..edges.len() as u32).map(caller).collect();
+    }
 }
 
 impl HandingOn {
+    /// Other instances are there: nothing is kept of who is gone, for every start of an instance has a port of its own.
+    pub fn follow(&mut self, seats: &Seats) {
+        self.forwarding.retain(|it| u16::try_from(it.0).is_ok_and(|port| seats.services.contains_key(&port)));
+    }
+
     /// Takes a finished request.
     pub fn note(&mut self, record: &Finished, edge: &EdgeName, seats: &Seats) {
         self.came += 1;
@@ -146,16 +162,20 @@ impl HandingOn {
         let (from, to) = (record.started_unix, record.started_unix + record.duration);
         let answerer = record.instance.filter(|it| it.ip().is_loopback()).map(|it| it.port());
         let answerer = answerer.filter(|it| self.watches(*it));
-        let caller = seats.by_name.get(&*edge.slot).copied();
+        let caller = seats.callers.get(record.edge as usize).copied().flatten();
+        let caller = caller.filter(|_| record.generation == seats.generation);
+        if answerer.is_none() && caller.is_none() {
+            return;
+        }
         // What an instance did before it was watched may be what its calls are made for, and was not seen.
         let watched_since = self.all_since.unwrap_or(self.turn_began);
         let seen_whole = watched_since == Nanos::ZERO || from >= watched_since + LATE;
         let caller = caller.filter(|it| seen_whole && self.watches(*it));
         let trace = TraceId::new(record.trace_id);
         let span = trace.zip(SpanId::new(record.client_span));
-        let request = |port: u16, service: &str, trace, callee: &str| Request {
+        let request = |port: u16, service: &Arc<str>, trace, callee: &str| Request {
             instance: InstanceKey(u64::from(port)),
-            service: service.into(),
+            service: Arc::clone(service),
             trace,
             span,
             callee: callee.into(),
@@ -334,8 +354,13 @@ mod tests {
                 InstanceStatus { name: format!("{name}#0"), port: Some(port), ..InstanceStatus::default() };
             ServiceStatus { name: name.into(), instances: vec![instance], ..ServiceStatus::default() }
         };
-        Seats::of(&Status { services: vec![service("web", 1), service("cart", 2)], ..Status::default() })
+        let status = Status { services: vec![service("web", 1), service("cart", 2)], ..Status::default() };
+        let mut seats = Seats::of(&status);
+        seats.follow(&EdgeNames::new(1, EDGES.map(EdgeName::of).into()));
+        seats
     }
+
+    const EDGES: [&str; 2] = ["edge->web", "web#0->cart"];
 
     fn record(port: u16, at: u64, millis: u64, trace_id: u128, parent_span: u64) -> Finished {
         let began = Nanos::from_secs(1_000) + Nanos::from_millis(at);
@@ -343,8 +368,10 @@ mod tests {
         Finished { parent_span, instance: Some(([127, 0, 0, 1], port).into()), ..it }
     }
 
-    fn edge(name: &str) -> EdgeName {
-        EdgeName::of(name).expect("an edge")
+    fn note(handing: &mut HandingOn, record: Finished, seats: &Seats, edge: &str) {
+        let number = EDGES.iter().position(|it| *it == edge).expect("an edge") as u32;
+        let edge = EdgeName::of(edge).expect("an edge");
+        handing.note(&Finished { edge: number, ..record }, &edge, seats);
     }
 
     /// Forty requests to web, each of which calls cart once within its own time; `given` is the trace the call carries.
@@ -353,8 +380,8 @@ mod tests {
         for n in 1..=40u64 {
             let (trace, parent) = given(u128::from(n));
             // Calls end first and so are heard of first.
-            handing.note(&record(2, n * 100 + 10, 20, trace, parent), &edge("web#0->cart"), &seats);
-            handing.note(&record(1, n * 100, 50, u128::from(n), 0), &edge("edge->web"), &seats);
+            note(&mut handing, record(2, n * 100 + 10, 20, trace, parent), &seats, "web#0->cart");
+            note(&mut handing, record(1, n * 100, 50, u128::from(n), 0), &seats, "edge->web");
         }
         let news = handing.tick(Nanos::from_secs(1_100));
         assert!(handing.tick(Nanos::from_secs(1_101)).is_empty(), "it is said once");
@@ -384,8 +411,8 @@ mod tests {
     fn a_call_that_only_one_request_can_have_caused_is_told_its_cause() {
         let (mut handing, seats) = (HandingOn::default(), seats());
         let span = |id| (TraceId::new(id).expect("not zero"), SpanId::new(9).expect("not zero"));
-        handing.note(&record(2, 10, 20, 1_007, 0), &edge("web#0->cart"), &seats);
-        handing.note(&record(1, 0, 50, 7, 0), &edge("edge->web"), &seats);
+        note(&mut handing, record(2, 10, 20, 1_007, 0), &seats, "web#0->cart");
+        note(&mut handing, record(1, 0, 50, 7, 0), &seats, "edge->web");
         handing.tick(Nanos::from_secs(1_100));
         let (trace, span) = span(1_007);
         let cause = TraceId::new(7).expect("not zero");
@@ -402,8 +429,8 @@ mod tests {
         for n in 1..=200_000u64 {
             // Four requests a millisecond; every call carries what it was made for.
             let trace = u128::from(n);
-            handing.note(&record(2, n / 4, 1, trace, 9), &edge("web#0->cart"), &seats);
-            handing.note(&record(1, n / 4, 2, trace, 0), &edge("edge->web"), &seats);
+            note(&mut handing, record(2, n / 4, 1, trace, 9), &seats, "web#0->cart");
+            note(&mut handing, record(1, n / 4, 2, trace, 0), &seats, "edge->web");
             if n.is_multiple_of(1_000) {
                 let now = Nanos::from_secs(1_000) + Nanos::from_millis(n / 4);
                 assert!(handing.tick(now).is_empty());
@@ -416,10 +443,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_of_instances_that_are_gone() {
+        let (mut handing, seats) = (HandingOn::default(), seats());
+        note(&mut handing, record(1, 0, 50, 7, 0), &seats, "edge->web");
+        handing.tick(Nanos::from_secs(1_100));
+        handing.follow(&seats);
+        assert_eq!(handing.forwarding.instances(), 1);
+        handing.follow(&Seats::default());
+        assert_eq!(handing.forwarding.instances(), 0);
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
         let (mut handing, seats) = (HandingOn::default(), seats());
         for n in 0..WAITING_MAX as u64 {
-            handing.note(&record(2, n, 1, 1, 1), &edge("web#0->cart"), &seats);
+            note(&mut handing, record(2, n, 1, 1, 1), &seats, "web#0->cart");
         }
         assert!(handing.moments.len() <= WAITING_MAX && handing.requests.len() <= WAITING_MAX);
     }

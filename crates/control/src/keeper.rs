@@ -18,7 +18,7 @@ use proxy::record::Finished;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use telemetry::ids::TraceId;
 use telemetry::metrics::Frame;
@@ -29,8 +29,10 @@ use units::Nanos;
 
 /// Hand-overs waiting: some seconds of them.
 const WAITING_MAX: usize = 32;
+/// Requests waiting: a second of a great many. They are what is large in a hand-over.
+pub(crate) const RECORDS_WAITING_MAX: usize = 65_536;
 /// Empty lists kept for the next ticks.
-const SPARE_MAX: usize = 2;
+const SPARE_MAX: usize = 16;
 /// Decisions about traces are due even when nobody hands anything over.
 const TICK: Duration = Duration::from_millis(250);
 /// Requests whose spans are added under one lock, so that nobody who reads waits long.
@@ -43,7 +45,8 @@ const CAUSES_WITHIN: Nanos = Nanos::from_secs(60);
 /// What happened since the hand-over before.
 #[derive(Debug)]
 pub(crate) struct HandOver {
-    pub(crate) records: Vec<Finished>,
+    /// As the workers wrote them.
+    pub(crate) records: Vec<Vec<Finished>>,
     /// What their edges are called.
     pub(crate) edges: Arc<EdgeNames>,
     pub(crate) scenario: Option<ScenarioStatus>,
@@ -63,9 +66,9 @@ pub(crate) struct Ways {
 }
 
 impl Ways {
-    /// An empty list for records.
-    pub(crate) fn list(&self) -> Vec<Finished> {
-        self.spare.try_recv().unwrap_or_default()
+    /// Lists whose memory can be used again.
+    pub(crate) fn spare(&self) -> Vec<Vec<Finished>> {
+        self.spare.try_iter().collect()
     }
 }
 
@@ -101,7 +104,10 @@ fn keep(watched: &Watched, inbox: &Receiver<HandOver>, back: SyncSender<Vec<Fini
     };
     loop {
         match inbox.recv_timeout(TICK) {
-            Ok(it) => keeper.take(watched, it),
+            Ok(it) => {
+                watched.waiting.fetch_sub(it.requests(), Relaxed);
+                keeper.take(watched, it);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -116,7 +122,7 @@ fn keep(watched: &Watched, inbox: &Receiver<HandOver>, back: SyncSender<Vec<Fini
 }
 
 impl Keeper {
-    fn take(&mut self, watched: &Watched, mut handed: HandOver) {
+    fn take(&mut self, watched: &Watched, handed: HandOver) {
         if let Some(map) = &handed.map {
             lock(&watched.promises).follow(map);
         }
@@ -129,11 +135,9 @@ impl Keeper {
         let before = before.into_iter().enumerate().map(|(edge, it)| (edge as u32, it)).collect::<Vec<_>>();
         count_calls(watched, &self.edges, before.into_iter(), unix);
         (self.edges, self.scenario) = (handed.edges, handed.scenario);
-        for record in handed.records.drain(..) {
-            self.room.take(record, now, &mut self.chosen);
+        for list in handed.records {
+            self.room.take(list, now, &mut self.chosen);
         }
-        // Enough are kept.
-        let _ = self.back.try_send(handed.records);
         {
             let mut traces = lock(&watched.traces);
             self.room.tick(now, |trace| traces.holds(trace), &mut self.chosen);
@@ -143,6 +147,10 @@ impl Keeper {
             if traces.speakers().len() != self.speakers.len() {
                 self.speakers.clone_from(traces.speakers());
             }
+        }
+        for list in self.room.spare.drain(..) {
+            // Enough are kept.
+            let _ = self.back.try_send(list);
         }
         count_calls(watched, &self.edges, self.room.uncounted(), unix);
         self.write_down(watched, now, unix);
@@ -248,10 +256,32 @@ fn causes(watched: &Watched, service: &str, bad: Bad, unix: Nanos) -> Vec<TraceI
     lock(&watched.traces).causes(service, since, CAUSES_MAX, is_bad)
 }
 
-/// Hands over, or counts what is lost.
-pub(crate) fn hand_over(watched: &Watched, keeper: &Ways, it: HandOver) {
-    let requests = it.records.len() as u64;
-    if keeper.to_keeper.try_send(it).is_err() {
-        watched.requests_dropped.fetch_add(requests, Relaxed);
+impl HandOver {
+    fn requests(&self) -> usize {
+        self.records.iter().map(Vec::len).sum()
     }
+}
+
+/// Hands over, or counts what is lost: requests first, which are large, and only of a keeper that stands still what is
+/// counted and what is in force as well. Gives back a map that has to be handed over again.
+pub(crate) fn hand_over(watched: &Watched, keeper: &Ways, mut it: HandOver) -> Option<Arc<Map>> {
+    let requests = it.requests();
+    let waiting = watched.waiting.fetch_add(requests, Relaxed);
+    let mut lost = 0;
+    if waiting > 0 && waiting + requests > RECORDS_WAITING_MAX {
+        watched.waiting.fetch_sub(requests, Relaxed);
+        it.records.clear();
+        lost = requests;
+    }
+    let refused = keeper.to_keeper.try_send(it).err().map(|it| match it {
+        TrySendError::Full(it) | TrySendError::Disconnected(it) => it,
+    });
+    if let Some(it) = &refused {
+        watched.waiting.fetch_sub(it.requests(), Relaxed);
+        lost = requests;
+    }
+    if lost > 0 {
+        watched.requests_dropped.fetch_add(lost as u64, Relaxed);
+    }
+    refused.and_then(|it| it.map)
 }

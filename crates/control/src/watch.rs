@@ -21,7 +21,7 @@ use crate::tally::{Places, Tally};
 use crate::views::tap::{Stands, Taps, tapped};
 use proxy::observe::Observer;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use telemetry::app::{AppMetrics, LogRing};
@@ -105,6 +105,8 @@ pub struct Watched {
     /// Services one of whose alerts is firing.
     pub burning: Mutex<Vec<String>>,
     pub alerts: broadcast::Sender<Said>,
+    /// Finished requests on their way to the keeper.
+    pub waiting: AtomicUsize,
     /// Finished requests that the keeper had no time for.
     pub requests_dropped: AtomicU64,
     /// Requests that became no spans because nothing happened in them, and the share of such traces that do, in
@@ -168,6 +170,7 @@ impl Watched {
             promises: Mutex::new(Promises::new(outward.slo_time_scale)),
             burning: Mutex::default(),
             alerts: broadcast::channel(ALERTS_BEHIND_MAX).0,
+            waiting: AtomicUsize::new(0),
             requests_dropped: AtomicU64::new(0),
             passed_over: AtomicU64::new(0),
             trace_share_millionths: AtomicU64::new(1_000_000),
@@ -211,7 +214,6 @@ pub async fn watch(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut index = Index::of(&watched.map());
     let mut places = Places::default();
-    let mut tap = None;
     let mut edges_now = Arc::new(EdgeNames::default());
     let mut ended = Ended::default();
     let mut new_map = None;
@@ -238,9 +240,13 @@ pub async fn watch(
             place(&watched, &said);
             places = Places::of(&watched.map(), &said);
             seats = Seats::of(&said);
+            seats.follow(&edges_now);
+            handing.follow(&seats);
         }
         let Some(observer) = watched.observer() else { continue };
-        let census = observer.census(PATIENCE).await;
+        let mut spare = keeper.as_ref().map(keeper::Ways::spare).unwrap_or_default();
+        let (census, records) =
+            tokio::join!(observer.census(PATIENCE), observer.ended(PATIENCE, RECORDS_MAX, &mut spare));
         let now = watched.clocks.now();
         let map = watched.map();
         let (counted, (mut nodes, edges)) = {
@@ -259,19 +265,17 @@ pub async fn watch(
         let _ = watched.frames.send(frame);
         acknowledge_markers(&watched, &counted);
 
-        let tap = tap.get_or_insert_with(|| observer.events(RECORDS_MAX));
         if observer.generation() != edges_now.generation || edges_now.is_empty() {
-            edges_now = Arc::new(EdgeNames::read(&observer));
+            edges_now = Arc::new(EdgeNames::read(&observer).after(&edges_now));
+            seats.follow(&edges_now);
         }
         let stands = watched.taps.are_open().then(|| Stands::of(&said));
         let mut looked_at = Vec::new();
-        let mut records = keeper.as_ref().map(keeper::Ways::list).unwrap_or_default();
-        for record in tap.try_iter().take(RECORDS_MAX) {
-            ended.add(&record);
+        for record in records.iter().flatten() {
+            ended.add(record);
             if let Some(edge) = edges_now.get(record.generation, record.edge) {
-                looked_at.extend(stands.as_ref().and_then(|it| tapped(&record, &edge.whole, it)));
-                handing.note(&record, edge, &seats);
-                records.push(record);
+                looked_at.extend(stands.as_ref().and_then(|it| tapped(record, &edge.whole, it)));
+                handing.note(record, edge, &seats);
             }
         }
         tell_groups(&watched, &mut ended, &map, &places, &edges_now, &said, now);
@@ -290,7 +294,7 @@ pub async fn watch(
             let scenario = said.scenario.clone();
             let map = new_map.take();
             let it = HandOver { records, edges, scenario, inferred, frame: counted, map };
-            hand_over(&watched, keeper, it);
+            new_map = hand_over(&watched, keeper, it);
         }
     }
 }

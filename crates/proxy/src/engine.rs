@@ -121,6 +121,7 @@ pub(crate) enum Message {
     },
     Events(crossbeam_channel::Sender<Finished>),
     Census(oneshot::Sender<Census>),
+    Ended(crate::observe::AskEnded),
     Drain {
         within: Nanos,
     },
@@ -548,6 +549,7 @@ fn run_worker(
                             let _ = reply.send(worker.census());
                         }
                         Message::Events(sender) => worker.events.borrow_mut().push(sender),
+                        Message::Ended(ask) => worker.ended.borrow_mut().exchange(ask),
                         Message::Drain { within } => {
                             worker.draining.set(true);
                             ends_at = worker.now() + within;

@@ -110,6 +110,49 @@ pub struct Census {
     pub silent_workers: usize,
 }
 
+/// Finished requests of one worker, for whoever comes by for them: each is written once, into a list that changes hands
+/// whole.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    list: Vec<Finished>,
+    /// Zero: nobody comes.
+    max: usize,
+}
+
+/// Somebody comes by.
+#[derive(Debug)]
+pub(crate) struct AskEnded {
+    reply: oneshot::Sender<Vec<Finished>>,
+    /// To be filled next.
+    empty: Vec<Finished>,
+    max: usize,
+}
+
+impl Ended {
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.max > 0
+    }
+
+    /// False: nobody came for too long, and there is no room.
+    pub(crate) fn push(&mut self, it: Finished) -> bool {
+        let fits = self.list.len() < self.max;
+        if fits {
+            self.list.push(it);
+        }
+        fits
+    }
+
+    pub(crate) fn exchange(&mut self, ask: AskEnded) {
+        self.max = ask.max;
+        let list = std::mem::replace(&mut self.list, ask.empty);
+        // Whoever asked may have given up; then it is for the next.
+        if let Err(list) = ask.reply.send(list) {
+            self.list = list;
+        }
+    }
+}
+
 impl Observer {
     pub(crate) fn new(control: Arc<Control>) -> Self {
         Self { control }
@@ -195,6 +238,41 @@ impl Observer {
             }
         }
         census
+    }
+
+    /// Takes the requests that ended since the call before, a list of each worker that is not busy for longer than
+    /// `patience`; its list comes with the next call. From the first call on workers keep up to `max` between two
+    /// calls, all together; more are dropped and counted. For one reader: two would share. `spare` are lists whose
+    /// memory is used again.
+    pub async fn ended(
+        &self,
+        patience: Duration,
+        max: usize,
+        spare: &mut Vec<Vec<Finished>>,
+    ) -> Vec<Vec<Finished>> {
+        let max = max.div_ceil(self.control.workers.len().max(1));
+        let mut asked = Vec::with_capacity(self.control.workers.len());
+        for worker in &self.control.workers {
+            let (reply, answer) = oneshot::channel();
+            let mut empty = spare.pop().unwrap_or_default();
+            empty.clear();
+            if worker.offer(Message::Ended(AskEnded { reply, empty, max })) {
+                asked.push(answer);
+            }
+        }
+        let mut lists = Vec::with_capacity(asked.len());
+        for mut answer in asked {
+            let list = match tokio::time::timeout(patience, &mut answer).await {
+                Ok(list) => list.ok(),
+                // What was sent this very moment would be lost with the way it came by.
+                Err(_) => {
+                    answer.close();
+                    answer.try_recv().ok()
+                }
+            };
+            lists.extend(list);
+        }
+        lists
     }
 
     /// Begins to send finished requests; see [`crate::Proxy::events`].

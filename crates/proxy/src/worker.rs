@@ -53,6 +53,7 @@ pub(crate) struct Worker {
     pub(crate) pressure: Arc<AtomicU64>,
     pub(crate) log: RefCell<crate::log::Batch>,
     pub(crate) events: RefCell<Vec<crossbeam_channel::Sender<Finished>>>,
+    pub(crate) ended: RefCell<crate::observe::Ended>,
     /// Where this worker counts, if somebody asked for series.
     pub(crate) series: RefCell<Option<crate::series::Series>>,
 }
@@ -115,6 +116,7 @@ impl Worker {
             pressure,
             log: RefCell::new(log),
             events: RefCell::default(),
+            ended: RefCell::default(),
             series: RefCell::new(series.map(crate::series::Series::new)),
         })
     }

@@ -194,8 +194,14 @@ impl Forwarding {
         cause
     }
 
-    pub fn instance_gone(&mut self, instance: InstanceKey) {
-        self.instances.remove(&instance);
+    /// Forgets instances that are gone.
+    pub fn retain(&mut self, is_there: impl Fn(InstanceKey) -> bool) {
+        self.instances.retain(|it, _| is_there(*it));
+    }
+
+    /// How many are known.
+    pub fn instances(&self) -> usize {
+        self.instances.len()
     }
 
     fn turn(&mut self, now: Nanos) {

@@ -269,14 +269,15 @@ impl Call {
         let edge = edge.or(meant.as_ref().map(|(edge, slot)| (edge, *slot)));
         let counted = self.count(worker, asked, route, edge, status, error, duration);
         let log = worker.plan().config.access_log.is_some();
-        let mut events = worker.events.borrow_mut();
-        if !log && events.is_empty() {
+        let (mut events, mut ended) = (worker.events.borrow_mut(), worker.ended.borrow_mut());
+        let told = !events.is_empty() || ended.is_wanted();
+        if !log && !told {
             return;
         }
         if log {
             crate::access::line(worker, asked, self, edge.map(|(edge, _)| &**edge), status, duration, error);
         }
-        if !events.is_empty() {
+        if told {
             let mut last = self.tries.get(self.current).copied();
             if let Some(it) = &mut last {
                 // The reply's body is a part of it.
@@ -321,6 +322,9 @@ impl Call {
                 // Nobody listens any more.
                 Err(crossbeam_channel::TrySendError::Disconnected(_)) => false,
             });
+            if ended.is_wanted() && !ended.push(event) {
+                worker.cells.events_dropped.add(1);
+            }
         }
     }
 
