@@ -112,6 +112,7 @@ fn keep(watched: &Watched, inbox: &Receiver<HandOver>, back: SyncSender<Vec<Fini
             Err(RecvTimeoutError::Disconnected) => return,
         }
         lock(&watched.traces).tick(watched.clocks.unix());
+        lock(&watched.app).metrics.tick(watched.clocks.now());
         for said in evaluate(watched) {
             // Nobody listening is no mistake: it is kept for whoever asks.
             let _ = watched.alerts.send(said);

@@ -45,6 +45,7 @@ const TRACES_MAX: usize = 100_000;
 /// Applications' own log lines and metrics.
 const LOG_BYTES_MAX: usize = 16 << 20;
 const APP_SERIES_MAX: usize = 20_000;
+const APP_SERIES_BYTES_MAX: usize = 16 << 20;
 
 /// Alerts that whoever tells them on may be behind.
 const ALERTS_BEHIND_MAX: usize = 256;
@@ -161,7 +162,7 @@ impl Watched {
             traces: Mutex::new(MemoryTraces::new(settings)),
             app: Mutex::new(App {
                 logs: LogRing::new(LOG_BYTES_MAX),
-                metrics: AppMetrics::new(APP_SERIES_MAX),
+                metrics: AppMetrics::new(APP_SERIES_MAX, APP_SERIES_BYTES_MAX),
             }),
             read_only: AtomicBool::new(false),
             door_counters: DoorCounters::default(),

@@ -71,25 +71,97 @@ impl LogRing {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
 }
 
 /// Labels, sorted by name.
 type Labels = Vec<(String, String)>;
 
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    value: f64,
+    seen: Nanos,
+}
+
 /// The last value of each application series.
 #[derive(Debug)]
 pub struct AppMetrics {
     /// By name, then by labels; gauge or counter is the name's.
-    families: BTreeMap<String, (Kind, BTreeMap<Labels, f64>)>,
+    families: BTreeMap<String, (Kind, BTreeMap<Labels, Sample>)>,
     series: usize,
     series_max: usize,
+    /// Of names and labels, which strangers make as long as they like.
+    bytes: usize,
+    bytes_max: usize,
+    now: Nanos,
+    looked: Nanos,
     /// Points of series beyond the budget.
     pub refused: u64,
+    /// Series that nobody sent any more and that made room.
+    pub forgotten: u64,
+}
+
+/// What a series costs beside its text, and a label.
+const SERIES_BYTES: usize = 64;
+const LABEL_BYTES: usize = 48;
+/// A series that nobody sent for so long makes room for others: its instance is gone. Exporters send all they have each
+/// minute.
+const SILENT: Nanos = Nanos::from_secs(900);
+/// Looking for these walks everything.
+const LOOK_EVERY: Nanos = Nanos::from_secs(10);
+
+fn label_bytes(labels: &Labels) -> usize {
+    labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES).sum::<usize>() + SERIES_BYTES
 }
 
 impl AppMetrics {
-    pub fn new(series_max: usize) -> Self {
-        Self { families: BTreeMap::new(), series: 0, series_max, refused: 0 }
+    pub fn new(series_max: usize, bytes_max: usize) -> Self {
+        Self {
+            families: BTreeMap::new(),
+            series: 0,
+            series_max,
+            bytes: 0,
+            bytes_max,
+            now: Nanos::ZERO,
+            looked: Nanos::ZERO,
+            refused: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// What time it is: call it now and then.
+    pub fn tick(&mut self, now: Nanos) {
+        self.now = now;
+    }
+
+    /// Series and bytes in use, each with what there may be.
+    pub fn usage(&self) -> [(usize, usize); 2] {
+        [(self.series, self.series_max), (self.bytes, self.bytes_max)]
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.series < self.series_max && self.bytes + bytes <= self.bytes_max
+    }
+
+    /// Forgets series that fell silent, if it has not just been tried.
+    fn forget(&mut self) {
+        if self.now < self.looked + LOOK_EVERY {
+            return;
+        }
+        self.looked = self.now;
+        let oldest = self.now.saturating_sub(SILENT);
+        let (before, mut bytes) = (self.series, 0);
+        self.families.retain(|name, (_, samples)| {
+            samples.retain(|_, it| it.seen >= oldest);
+            bytes += samples.keys().map(label_bytes).sum::<usize>() + name.len();
+            !samples.is_empty()
+        });
+        self.series = self.families.values().map(|(_, samples)| samples.len()).sum();
+        self.bytes = bytes;
+        self.forgotten += (before - self.series) as u64;
     }
 
     /// `false` if the point would need a series that has no room.
@@ -137,15 +209,21 @@ impl AppMetrics {
             return false; // One name cannot be both; the first one stays.
         }
         if known.is_none_or(|(_, samples)| !samples.contains_key(&labels)) {
-            if self.series >= self.series_max {
+            let bytes = label_bytes(&labels) + if known.is_none() { name.len() } else { 0 };
+            if !self.has_room(bytes) {
+                self.forget();
+            }
+            if !self.has_room(bytes) {
                 self.refused += 1;
                 return false;
             }
             self.series += 1;
+            self.bytes += bytes;
         }
+        let seen = self.now;
         let (_, samples) = self.families.entry(name).or_insert_with(|| (kind, BTreeMap::new()));
-        let sample = samples.entry(labels).or_insert(0.0);
-        *sample = if add { *sample + value } else { value };
+        let sample = samples.entry(labels).or_insert(Sample { value: 0.0, seen });
+        *sample = Sample { value: if add { sample.value + value } else { value }, seen };
         true
     }
 
@@ -155,7 +233,7 @@ impl AppMetrics {
             name: name.clone(),
             help: "Sent by applications over OTLP.".into(),
             kind: *kind,
-            samples: samples.iter().map(|(labels, value)| (labels.clone(), *value)).collect(),
+            samples: samples.iter().map(|(labels, it)| (labels.clone(), it.value)).collect(),
         })
         .collect()
     }
@@ -255,7 +333,7 @@ mod tests {
 
     #[test]
     fn metrics_keep_the_last_value_and_add_deltas_within_the_budget() {
-        let mut metrics = AppMetrics::new(4);
+        let mut metrics = AppMetrics::new(4, 10_000);
         assert!(metrics.add(&point("heap.used", "/a", false, MetricValue::Gauge(5.0))));
         assert!(metrics.add(&point("heap.used", "/a", false, MetricValue::Gauge(6.0))));
         assert!(metrics.add(&point("sent_total", "/a", true, MetricValue::Counter(2.0))));
@@ -273,5 +351,23 @@ mod tests {
             ["_1size_bytes_count 2", "_1size_bytes_sum 9", "heap_used_bytes 6", "sent_total_bytes 5"]
         );
         assert_eq!(families[0].samples[0].0[0], ("http_route".into(), "/a".into()));
+    }
+
+    #[test]
+    fn labels_cost_bytes_and_who_is_gone_makes_room() {
+        let long = |n: u64| format!("/{n}/{}", "x".repeat(1_000));
+        let mut metrics = AppMetrics::new(1_000, 20_000);
+        let mut send = |n: u64, at: u64| {
+            metrics.tick(Nanos::from_secs(at));
+            let taken = metrics.add(&point("heap.used", &long(n), false, MetricValue::Gauge(1.0)));
+            let [(series, _), (bytes, most)] = metrics.usage();
+            (taken, series, bytes <= most)
+        };
+        let taken = (0..100).filter(|n| send(*n, 20).0).count();
+        assert!((15..20).contains(&taken), "{taken}");
+        assert_eq!(send(200, 600), (false, taken, true), "all of them may still be there");
+        assert!(send(1, 700).0, "who is known may go on");
+        assert_eq!(send(200, 1_000), (true, 2, true), "all but one are silent for a quarter of an hour");
+        assert_eq!((metrics.refused, metrics.forgotten), (100 - taken as u64 + 1, taken as u64 - 1));
     }
 }

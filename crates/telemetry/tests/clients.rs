@@ -108,7 +108,7 @@ fn start() -> (u16, Arc<Mutex<Doors>>) {
     let doors = Arc::new(Mutex::new(Doors {
         traces: MemoryTraces::new(TraceSettings::default()),
         logs: LogRing::new(1 << 20),
-        metrics: AppMetrics::new(1_000),
+        metrics: AppMetrics::new(1_000, 1 << 20),
         seen: Vec::new(),
     }));
     let shared = doors.clone();
