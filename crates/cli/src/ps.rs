@@ -67,7 +67,8 @@ fn table(status: &Status, registered: &[serde_json::Value]) -> String {
     let shared = status.services.iter().flat_map(|it| &it.instances).find_map(|it| it.shared_by);
     if let Some(shared) = shared {
         text.push_str(&format!(
-            "~ an equal share of isobar's own process, which plays {shared} synthetic instances\n"
+            "~ an equal share of isobar's own process, which plays {shared} synthetic instance{}\n",
+            if shared == 1 { "" } else { "s" }
         ));
     }
     for address in &status.addresses {

@@ -15,6 +15,8 @@ use model::resolve::suggestion;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -280,16 +282,23 @@ fn inner(arguments: &[OsString]) -> anyhow::Result<u8> {
         let style = model::render::Style { color: terminal.color_stderr, ..model::render::Style::default() };
         (Err(model::render::human(&loaded.sources, &loaded.diagnostics, style)), files)
     };
-    let say = move |it: Say| match it {
-        Say::Event(text) => output::words(&format!("{text}\n")),
-        Say::Problem(text) => {
-            let (start, end) = if terminal.color_stderr { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-            output::words(&format!("{start}{text}{end}\n"));
+    let folder = Folder::new(&options.state_root, &options.name);
+    let written = std::io::stderr().as_fd().try_clone_to_owned().ok().map(File::from);
+    let say = move |it: Say| {
+        match it {
+            Say::Event(text) => output::words(&format!("{text}\n")),
+            Say::Problem(text) => {
+                let (start, end) = if terminal.color_stderr { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+                output::words(&format!("{start}{text}{end}\n"));
+            }
+            Say::Address(it) => {
+                let note = it.note.map_or_else(String::new, |note| format!("   ({note})"));
+                // Nobody may be reading any more; the system runs on.
+                let _ = output::print(&format!("{:<8} {:<12} {}{note}\n", it.kind, it.name, it.url));
+            }
         }
-        Say::Address(it) => {
-            let note = it.note.map_or_else(String::new, |note| format!("   ({note})"));
-            // Nobody may be reading any more; the system runs on.
-            let _ = output::print(&format!("{:<8} {:<12} {}{note}\n", it.kind, it.name, it.url));
+        if let Some(written) = &written {
+            folder.turn_over(written, state::OUTPUT_MAX);
         }
     };
     up::run::run(options, system, &reload, Box::new(say))?;
@@ -306,22 +315,11 @@ fn page(
     (answer.status, answer.headers, answer.body)
 }
 
-/// The file that the background's words go to. On a full disk it can be made and not written: said here, because
-/// there it could not be.
-fn room_for_words(path: &std::path::Path) -> std::io::Result<std::fs::File> {
-    use std::io::{Seek, Write};
-    let mut file = std::fs::File::create(path)?;
-    file.write_all(b"\n")?;
-    file.set_len(0)?;
-    file.rewind()?;
-    Ok(file)
-}
-
 /// Starts the outer process in the background and waits until everything is ready, or something is not.
 fn detach(name: &str) -> anyhow::Result<u8> {
     let folder = Folder::new(&state::root(), name);
-    let path = folder.path().join("output");
-    let output_file = room_for_words(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let path = folder.output();
+    let output_file = folder.open_output().with_context(|| format!("cannot write {}", path.display()))?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg(KEEPER)
         .arg(name)
@@ -333,6 +331,10 @@ fn detach(name: &str) -> anyhow::Result<u8> {
     let mut shown = 0;
     let mut show = || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if text.len() < shown {
+            // It was turned over.
+            shown = 0;
+        }
         let new = text.get(shown..).unwrap_or("");
         let whole = new.rfind('\n').map_or(0, |end| end + 1);
         output::words(&new[..whole]);

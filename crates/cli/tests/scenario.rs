@@ -1,114 +1,10 @@
 //! `isobar scenario run` against a system that runs: the fault is seen, and it is undone whatever ends it.
 
-use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+mod place;
+
+use place::{Place, free_port, kill, signal, until};
 use std::time::{Duration, Instant};
-use up::process::{all_processes, is_marked};
-use up::state::Folder;
-
-/// A folder with a file in it, a state folder of its own, and the system of the file, running.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn up(file: &str) -> Self {
-        Self::up_beside(file, &[])
-    }
-
-    /// With other files in its folder.
-    fn up_beside(file: &str, others: &[(&str, &str)]) -> Self {
-        let place = Self { folder: tempfile::tempdir().expect("a folder") };
-        for (name, text) in [("isobar.yaml", file)].iter().chain(others) {
-            std::fs::write(place.path().join(name), text).expect("it can be written");
-        }
-        let said = place.ask(&["up", "-d", "--no-watch"]);
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        place
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn report(&self) -> PathBuf {
-        self.path().join("actual.json")
-    }
-
-    fn isobar(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isobar"));
-        command
-            .args(words)
-            .current_dir(self.path())
-            .env("ISOBAR_STATE", self.path().join("state"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn ask(&self, words: &[&str]) -> Output {
-        self.isobar(words).output().expect("isobar runs")
-    }
-
-    fn said(&self, words: &[&str]) -> String {
-        let output = self.ask(words);
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    }
-
-    fn start(&self, words: &[&str]) -> Child {
-        self.isobar(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("isobar runs")
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_slice(&self.ask(&["ps", "--json"]).stdout).unwrap_or_default()
-    }
-
-    fn state_of(&self, instance: &str) -> String {
-        let status = self.status();
-        let services = status["services"].as_array().into_iter().flatten();
-        let found = services
-            .flat_map(|it| it["instances"].as_array())
-            .flatten()
-            .find(|it| it["name"] == instance)
-            .and_then(|it| it["state"].as_str().map(str::to_owned));
-        found.unwrap_or_else(|| "nowhere".to_owned())
-    }
-
-    /// What is in force now.
-    fn in_force(&self) -> Vec<String> {
-        let status = self.status();
-        let words = status["scenario"]["in_force"].as_array().into_iter().flatten();
-        words.filter_map(|it| it.as_str().map(str::to_owned)).collect()
-    }
-
-    fn read_report(&self) -> Value {
-        let text = std::fs::read_to_string(self.report()).expect("a report");
-        serde_json::from_str(&text).expect("JSON")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.ask(&["down"]);
-    }
-}
-
-/// Waits for something that must come; how long is no matter of the test.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < patience, "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-}
+use up::process::all_processes;
 
 const FILE: &str = r#"isobar: 1
 system: small
@@ -171,6 +67,11 @@ fn a_fault_is_seen_measured_and_undone() {
         .filter_map(|it| Some((it["from"].as_str()?, it["to"].as_str()?, it["operation"].as_str()?)))
         .collect();
     assert_eq!(pairs, [("people", "web", "GET /"), ("web", "ads", "GET /ads"), ("web", "cart", "GET /cart")]);
+    // The page hid what the ads failed at; nobody waited for a connection.
+    let edge = |to: &str| report["edges"].as_array().into_iter().flatten().find(|it| it["to"] == to).cloned();
+    let (ads, cart) = (edge("ads").expect("it was called"), edge("cart").expect("it was called"));
+    assert!(ads["degraded_per_s"].as_f64() > Some(0.0), "{ads}");
+    assert_eq!((cart["degraded_per_s"].as_f64(), ads["pool_waits_per_s"].as_f64()), (Some(0.0), Some(0.0)));
     let rate = service("web")["requests"]["rate_per_s"].clone();
     let (low, value, high) = (rate["low"].as_f64(), rate["value"].as_f64(), rate["high"].as_f64());
     assert!(low < value && value < high && (40.0..80.0).contains(&value.unwrap_or(0.0)), "{rate}");
@@ -284,25 +185,11 @@ fn what_cannot_be_done_is_refused_before_anything_begins() {
     child.wait().expect("it ends");
 }
 
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a pid");
-    rustix::process::kill_process(pid, signal).expect("it is ours");
-}
-
 /// Status, body and time of one GET; 0 when there was no answer.
 fn get(address: &str, path: &str) -> (u16, String, Duration) {
     let started = Instant::now();
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = asked().unwrap_or_default();
-    let status = text.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
-    (status, text.split_once("\r\n\r\n").map_or("", |it| it.1).to_owned(), started.elapsed())
+    let (status, body) = place::get(address, path);
+    (status, body, started.elapsed())
 }
 
 #[test]
@@ -311,7 +198,7 @@ fn ctrl_c_undoes_it_and_writes_what_was_measured() {
     let child = place.start(&["scenario", "run", "cart-frozen", "--guard", "off", "--report", "actual.json"]);
     until("it plays", || place.in_force().len() == 2);
     until("something was measured", || place.status()["scenario"]["at_ms"].as_u64() > Some(1_000));
-    signal(&child, rustix::process::Signal::INT);
+    signal(child.id(), rustix::process::Signal::INT);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130));
     assert!(place.in_force().is_empty() && place.status()["scenario"].is_null());
@@ -347,17 +234,10 @@ scenarios:
   more: {do: [scale cart to 3], lasts: 10min}
 "#;
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound").port()
-}
-
 #[test]
 fn the_network_versions_and_sizes_change_live_and_back() {
-    let port = free_port();
-    let place = Place::up(&FAR.replace("PORT", &port.to_string()));
-    let edge = format!("127.0.0.1:{port}");
+    let place = Place::up(FAR);
+    let edge = place.door();
     let long = Duration::from_millis(300);
     let is_well = || matches!(get(&edge, "/"), (200, _, took) if took < long);
     let version = |wanted: &str| get(&edge, "/cart").1.contains(wanted);
@@ -445,10 +325,8 @@ fn isobar_killed_in_the_middle_leaves_nothing_of_it() {
     let outer = all_processes().into_iter().find(|it| it.pid == inner).map(|it| it.parent).expect("it runs");
     [outer, inner].into_iter().for_each(|pid| kill(pid as u32));
     assert_eq!(child.wait().expect("it ends").code(), Some(3), "nobody answers it any more");
-    let mark = format!("{}/", Folder::new(&place.path().join("state"), "small").mark());
     until("nothing is left, not even what was frozen", || {
-        all_processes().iter().all(|it| it.zombie || !is_marked(it.pid, &mark))
-            && !Folder::new(&place.path().join("state"), "small").is_held()
+        place.left("small").is_empty() && !place.is_held("small")
     });
     let said = place.ask(&["up", "-d", "--no-watch"]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));

@@ -1,126 +1,19 @@
 //! `isobar up` as a person meets it: started, killed at any moment, troubled; and nothing left behind.
 
+mod place;
+
+use place::{Place, get, kill, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use units::Rng;
-use up::process::{all_processes, is_marked};
-use up::state::Folder;
-
-/// A folder with a file in it, and a state folder of its own.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new(file: &str) -> Self {
-        let place = Self { folder: tempfile::tempdir().expect("a folder") };
-        place.write("isobar.yaml", file);
-        place
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path().join(name), text).expect("it can be written");
-    }
-
-    fn state(&self) -> PathBuf {
-        self.path().join("state")
-    }
-
-    fn isobar(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isobar"));
-        command.args(words).current_dir(self.path()).env("ISOBAR_STATE", self.state()).stdin(Stdio::null());
-        command
-    }
-
-    fn ask(&self, words: &[&str]) -> Output {
-        self.isobar(words).output().expect("isobar runs")
-    }
-
-    fn said(&self, words: &[&str]) -> String {
-        let output = self.ask(words);
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    }
-
-    fn status(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.ask(&["ps", "--json"]).stdout).unwrap_or_default()
-    }
-
-    fn gateway(&self) -> String {
-        let status = self.status();
-        let gateway =
-            status["addresses"].as_array().and_then(|all| all.iter().find(|it| it["kind"] == "gateway"));
-        gateway.and_then(|it| it["url"].as_str()).expect("a gateway").trim_start_matches("http://").to_owned()
-    }
-
-    fn state_of(&self, instance: &str) -> String {
-        let status = self.status();
-        let instances =
-            status["services"].as_array().into_iter().flatten().flat_map(|it| it["instances"].as_array());
-        let found = instances.flatten().find(|it| it["name"] == instance);
-        found.and_then(|it| it["state"].as_str()).unwrap_or("nowhere").to_owned()
-    }
-
-    /// Processes that belong to any run in this state folder, however far they forked away.
-    fn left(&self, name: &str) -> Vec<i32> {
-        let mark = format!("{}/", Folder::new(&self.state(), name).mark());
-        all_processes().iter().filter(|it| !it.zombie && is_marked(it.pid, &mark)).map(|it| it.pid).collect()
-    }
-
-    fn is_held(&self, name: &str) -> bool {
-        Folder::new(&self.state(), name).is_held()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Whatever a failed test left: `down` for all that is still up here.
-        for found in up::state::running(&self.state()) {
-            self.ask(&["down", "--name", &found.name]);
-        }
-    }
-}
-
-/// Waits for something that must come; how long is no matter of the test.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < patience, "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Status of one GET; 0 when there was no answer.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = asked().unwrap_or_default();
-    let status = text.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
-    (status, text.split_once("\r\n\r\n").map_or("", |it| it.1).to_owned())
-}
+use up::process::all_processes;
 
 /// The first argument of a process of ours: which part of isobar it is.
 fn first_argument(pid: i32) -> String {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(line.split(|byte| *byte == 0).nth(1).unwrap_or_default()).into_owned()
-}
-
-fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
 /// Whoever stops waiting for a start in the background is told that it goes on, and it does.
@@ -132,8 +25,7 @@ fn ctrl_c_of_a_waiting_start_in_the_background_says_that_it_goes_on() {
     let waiting = place.isobar(&["up", "-d"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let waiting = waiting.expect("isobar runs");
     until("it starts", || place.state_of("slow#0") == "starting");
-    let pid = rustix::process::Pid::from_raw(waiting.id() as i32).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
+    place::signal(waiting.id(), rustix::process::Signal::INT);
     let output = waiting.wait_with_output().expect("it ends");
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -153,7 +45,7 @@ services:
     operations:
       "GET /cart/{id}": {work: 1ms, response: 20B}
 gateways:
-  edge: {listen: "127.0.0.1:18099", routes: [{path: /, to: web}]}
+  edge: {listen: "127.0.0.1:PORT", routes: [{path: /, to: web}]}
 "#;
 
 #[test]
@@ -296,7 +188,7 @@ fn a_crash_loop_is_given_up_with_its_last_words() {
     until("both are given up", || {
         place.state_of("bad#0") == "failed" && place.state_of("missing#0") == "failed"
     });
-    let said = std::fs::read_to_string(place.state().join("crash/output")).expect("what it said");
+    let said = place.output("crash");
     for wanted in [
         "bad#0 is given up after 5 attempts (exit status 7)",
         "| cannot open the vault",
@@ -318,7 +210,7 @@ fn one_that_hangs_at_stop_is_killed() {
     place.said(&["up", "-d"]);
     place.said(&["down"]);
     assert_eq!(place.left("hang"), Vec::<i32>::new());
-    let said = std::fs::read_to_string(place.state().join("hang/output")).expect("what it said");
+    let said = place.output("hang");
     assert!(said.contains("deaf#0 did not stop and was killed"), "{said}");
 }
 
@@ -343,7 +235,7 @@ fn a_flood_of_output_is_bounded_and_hurts_nobody() {
 fn a_changed_file_is_planned_and_a_wrong_one_refused_whole() {
     let place = Place::new(TWO);
     place.said(&["up", "-d"]);
-    let output = || std::fs::read_to_string(place.state().join("two/output")).unwrap_or_default();
+    let output = || place.output("two");
     place.write("isobar.yaml", &format!("{TWO}nonsense: 1\n"));
     until("it is refused", || output().contains("the file is refused whole"));
     assert!(output().contains("nonsense"), "{}", output());
@@ -376,6 +268,21 @@ fn a_service_is_told_about_its_world_and_a_command_can_stand_in_its_place() {
     let said = place.said(&["exec", "web", "--", "sh", "-c", "echo $ISOBAR_SERVICE $SECRET; exit 5"]);
     assert_eq!(said, "web s3\n");
     assert_eq!(place.ask(&["exec", "web", "--", "sh", "-c", "exit 5"]).status.code(), Some(5));
+    let killed = place.ask(&["exec", "web", "--", "sh", "-c", "kill -9 $$"]).status;
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&killed),
+        Some(9),
+        "it ends as the command does"
+    );
+    for (program, code, why) in [
+        ("no-such-program", 127, "no program is called that"),
+        ("./absent", 127, "No such file"),
+        ("/", 126, "denied"),
+    ] {
+        let refused = place.ask(&["exec", "web", "--", program]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(code) && said.contains(why), "{program}: {said}");
+    }
     let said = place.said(&["exec", "web", "--", "sh", "-c", "exec 3<>/dev/null; echo $CART_ADDR"]);
     assert_eq!(get(said.trim(), "/").0, 200, "its neighbour answers at {said}");
 }
@@ -416,7 +323,7 @@ services:
   web: {replicas: {eu-west-1: 1}, discovery: everywhere, operations: {"GET /": {calls: ['cart "GET /"']}}}
   cart: {replicas: {us-east-1: 1}, discovery: everywhere, operations: {"GET /": {response: 10B}}}
 gateways:
-  edge: {listen: "127.0.0.1:18089", routes: [{path: /, to: web}]}
+  edge: {listen: "127.0.0.1:PORT", routes: [{path: /, to: web}]}
 "#,
     );
     let took = |words: &[&str]| {
@@ -438,28 +345,6 @@ gateways:
     assert!(far >= Duration::from_millis(76), "{far:?}");
     let near = took(&["up", "-d"]);
     assert!(near < far, "{near:?} and {far:?}");
-}
-
-/// Asks the API; the status and the answer.
-fn api(place: &Place, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
-    let status = place.status();
-    let addresses = status["addresses"].as_array().cloned().unwrap_or_default();
-    let api = addresses.iter().find(|it| it["kind"] == "api").and_then(|it| it["url"].as_str());
-    let address = api.expect("an API").trim_start_matches("http://");
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = asked().expect("it answers");
-    let status = text.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
-    (status, serde_json::from_str(text.split_once("\r\n\r\n").map_or("", |it| it.1)).unwrap_or_default())
 }
 
 /// Answers everything with its name until it is dropped.
@@ -505,48 +390,55 @@ impl Drop for Stranger {
 
 #[test]
 fn an_instance_from_elsewhere_is_checked_routed_to_kept_and_forgotten() {
-    let place = Place::new(
-        &TWO.replace("18099", "18079")
-            .replace("replicas: 2", "health: {path: /healthz, every: 50ms, unhealthy_after: 2}"),
-    );
+    let place =
+        Place::new(&TWO.replace("replicas: 2", "health: {path: /healthz, every: 50ms, unhealthy_after: 2}"));
     place.said(&["up", "-d", "--without", "web"]);
     let gateway = place.gateway();
     assert_eq!(get(&gateway, "/").0, 503, "nobody stands in for what was left out");
     let stranger = Stranger::new("a stranger");
     let path = "/v1/instances/web/mine?lease_seconds=1";
     let said = format!("{{\"address\": \"{}\", \"version\": \"v9\", \"team\": \"us\"}}", stranger.address);
-    assert_eq!(api(&place, "PUT", path, &said).0, 200);
+    assert_eq!(place.api("PUT", path, &said).0, 200);
     until("it is routed to", || get(&gateway, "/") == (200, "a stranger".to_owned()));
     let told = place.said(&["ps"]);
     assert!(told.contains("web/mine") && told.contains("elsewhere"), "{told}");
     // It never checks in again. Its lease ends, it answers, and so it stays.
     until("discovery has forgotten it", || {
-        let (_, all) = api(&place, "GET", "/v1/instances", "");
+        let (_, all) = place.api("GET", "/v1/instances", "");
         all["instances"][0]["in_discovery"] == false && all["instances"][0]["health"] == "healthy"
     });
     assert_eq!(get(&gateway, "/"), (200, "a stranger".to_owned()));
     // Control comes back to it, or it to control: the same thing said again.
-    assert_eq!(api(&place, "PUT", path, &said).0, 200);
-    assert_eq!(api(&place, "GET", "/v1/instances", "").1["instances"][0]["in_discovery"], true);
+    assert_eq!(place.api("PUT", path, &said).0, 200);
+    assert_eq!(place.api("GET", "/v1/instances", "").1["instances"][0]["in_discovery"], true);
     drop(stranger);
     until("it is forgotten", || {
-        api(&place, "GET", "/v1/instances", "").1["instances"] == serde_json::json!([])
+        place.api("GET", "/v1/instances", "").1["instances"] == serde_json::json!([])
     });
     assert_eq!(get(&gateway, "/").0, 503);
-    let (_, history) = api(&place, "GET", "/v1/history", "");
+    let (_, history) = place.api("GET", "/v1/history", "");
     let texts = history["changes"].to_string();
     assert!(texts.contains("registered from elsewhere: web/mine (127.0.0.1:"), "{texts}");
     assert!(texts.contains("web/mine is healthy") && texts.contains("gone: web/mine"), "{texts}");
-    let (status, answer) = api(&place, "PUT", path, "{\"address\": \"nowhere\"}");
-    assert!(
-        status == 422 && answer["error"].as_str().is_some_and(|it| it.contains("socket address")),
-        "{answer}"
-    );
-}
-
-/// What a run said since it came up.
-fn output(place: &Place, name: &str) -> String {
-    std::fs::read_to_string(place.state().join(name).join("output")).unwrap_or_default()
+    // Whatever is wrong with a request is told in one form, which says what.
+    let good = "{\"address\": \"127.0.0.1:9\"}";
+    let of = |query: &str| format!("/v1/instances/web/mine?{query}");
+    for (method, path, body, status, part) in [
+        ("PUT", of(""), "{\"address\": \"nowhere\"}", 422, "socket address"),
+        ("PUT", of(""), "{\"address\": \"127.0.0.1:0\"}", 422, "port 0"),
+        ("PUT", of("lease_seconds=0"), good, 422, "a lease of zero"),
+        ("PUT", of("lease_seconds=-1"), good, 400, "the query is not what this path takes: "),
+        ("PUT", of("lease=5"), good, 400, "unknown field `lease`"),
+        ("PUT", "/v1/instances/web/a%2Fb".to_owned(), good, 422, "`id` is no name"),
+        ("PUT", "/v1/instances/web/%00".to_owned(), good, 422, "`id` is no name"),
+        ("POST", of(""), good, 405, "this path has no POST"),
+        ("DELETE", of(""), "", 404, "no instance `mine` of `web` is registered"),
+        ("GET", "/v1/nothing".to_owned(), "", 404, "no such path"),
+    ] {
+        let (answered, answer) = place.api(method, &path, body);
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert!(answered == status && said.contains(part), "{method} {path}: {answered} {answer}");
+    }
 }
 
 #[test]
@@ -563,13 +455,13 @@ services:
     );
     place.write("source", "one\n");
     place.said(&["up", "-d"]);
-    assert!(place.said(&["logs", "cart"]).contains("| running one"), "{}", output(&place, "built"));
+    assert!(place.said(&["logs", "cart"]).contains("| running one"), "{}", place.output("built"));
     place.write("source", "two, longer\n");
     until("the new one runs", || place.said(&["logs", "cart"]).contains("| running two"));
     until("the old one is gone", || place.said(&["ps"]).matches("cart#0").count() == 1);
     place.write("source", "broken, and longer still\n");
-    until("the mistake is told", || output(&place, "built").contains("cart was not built: exit status 1"));
-    assert!(output(&place, "built").contains("what runs stays"), "{}", output(&place, "built"));
+    until("the mistake is told", || place.output("built").contains("cart was not built: exit status 1"));
+    assert!(place.output("built").contains("what runs stays"), "{}", place.output("built"));
     assert_eq!(place.state_of("cart#0"), "ready", "what ran still does");
     place.write("source", "three\n");
     until("the mend is taken", || place.said(&["logs", "cart"]).contains("| running three"));
@@ -598,14 +490,92 @@ services:
     for instance in ["by-command#0", "by-log#0", "by-tcp#0", "by-http#0", "by-grpc#0"] {
         until(instance, || place.state_of(instance) == "ready");
     }
-    assert!(output(&place, "asked").contains("not ready within 200ms"), "{}", output(&place, "asked"));
+    assert!(place.output("asked").contains("not ready within 200ms"), "{}", place.output("asked"));
     std::fs::remove_file(place.path().join("alive")).expect("it is there");
-    until("it is replaced", || output(&place, "asked").contains("unhealthy for 300ms"));
-    let said = output(&place, "asked");
+    until("it is replaced", || place.output("asked").contains("unhealthy for 300ms"));
+    let said = place.output("asked");
     assert!(said.contains("by-command#0 is unhealthy: `test -e alive` ended with exit status 1"), "{said}");
     place.write("alive", "");
     place.said(&["restart", "by-command"]);
     until("it is well again", || place.state_of("by-command#0") == "ready");
+}
+
+/// A Python that has grpcio; without one its tests are skipped, by name.
+fn python_with_grpc() -> Option<String> {
+    let python = std::env::var("ISOBAR_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let found = Command::new(&python).args(["-c", "import grpc"]).output();
+    let found = found.is_ok_and(|it| it.status.success());
+    if !found {
+        eprintln!("skipped: grpcio is not installed for {python}");
+    }
+    found.then_some(python)
+}
+
+/// A gRPC server of other people's making: `health.py STATUS [NAME]` knows its whole and `NAME`; with `none` it has no
+/// health service. Once a file `sick` is there, it serves no more.
+const GRPC_HEALTH: &str = r#"
+import concurrent.futures, os, sys, grpc
+
+STATUS, NAMES = sys.argv[1], [b"", *(it.encode() for it in sys.argv[2:])]
+
+def check(request, context):
+    name = request[2:] if request else b""
+    if name not in NAMES:
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    serving = STATUS == "serving" and not os.path.exists("sick")
+    return b"\x08" + (b"\x01" if serving else b"\x02")
+
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+if STATUS != "none":
+    handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),))
+server.add_insecure_port("127.0.0.1:" + os.environ["PORT"])
+server.start()
+server.wait_for_termination()
+"#;
+
+#[test]
+fn a_grpc_server_of_others_is_ready_when_it_says_so() {
+    let Some(python) = python_with_grpc() else { return };
+    let service = |name: &str, arguments: &str, health: &str| {
+        format!(
+            "  {name}: {{kind: grpc, run: {python} health.py {arguments}, health: {{{health}, every: 50ms, unhealthy_after: 2, startup: 10min}}}}\n"
+        )
+    };
+    let file = [
+        "isobar: 1\nsystem: peers\nservices:\n".to_owned(),
+        service("whole", "serving", "grpc: true"),
+        service("named", "serving shop.Cart", "grpc: shop.Cart"),
+        service("closed", "not-serving", "grpc: true"),
+        service("stranger", "serving shop.Cart", "grpc: shop.Pay"),
+        service("silent", "none", "grpc: true"),
+    ];
+    let place = Place::new(&file.concat());
+    place.write("health.py", GRPC_HEALTH);
+    let mut up = place.isobar(&["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+    until("those that serve are ready", || {
+        place.state_of("whole#0") == "ready" && place.state_of("named#0") == "ready"
+    });
+    for wanted in [
+        "health check: NOT_SERVING",
+        "health check: the server knows no service called `shop.Pay` (gRPC status 5)",
+        "health check: the server has no grpc.health.v1.Health (gRPC status 12)",
+    ] {
+        until(wanted, || place.said(&["ps"]).contains(wanted));
+    }
+    for instance in ["closed#0", "stranger#0", "silent#0"] {
+        assert_eq!(place.state_of(instance), "starting", "{instance}");
+    }
+    place.write("sick", "");
+    until("it is seen that they serve no more", || {
+        place.state_of("whole#0") == "unhealthy" && place.state_of("named#0") == "unhealthy"
+    });
+    std::fs::remove_file(place.path().join("sick")).expect("it is there");
+    until("they are well again", || {
+        place.state_of("whole#0") == "ready" && place.state_of("named#0") == "ready"
+    });
+    place.said(&["down"]);
+    up.wait().expect("it was started");
 }
 
 #[test]
@@ -653,7 +623,7 @@ fn troubles_of_this_machine_are_named() {
         "no/such/folder` does not exist",
         "lines of logs are lost",
     ] {
-        until(wanted, || output(&place, "trouble").contains(wanted));
+        until(wanted, || place.output("trouble").contains(wanted));
     }
     assert_eq!(place.state_of("loud#0"), "ready", "a full disk is no reason to stop");
     drop(taken);
@@ -692,12 +662,12 @@ fn limit_files(pid: u64, bytes: Option<u64>) {
 fn on_a_full_disk_the_system_goes_on_and_says_what_it_loses() {
     // A line now and then, each long enough that the limit is met in the middle of one.
     let place = Place::new(
-        "isobar: 1\nsystem: full\nservices:\n  loud: {run: {command: \"n=0; while true; do n=$((n+1)); printf 'line %d %0500d end\\n' $n 0; sleep 0.01; done\", shell: true}, health: {log: line}}\n  calm: {operations: {\"GET /\": {work: 1ms, response: 10B}}}\ngateways:\n  edge: {listen: \"127.0.0.1:18069\", routes: [{path: /, to: calm}]}\n",
+        "isobar: 1\nsystem: full\nservices:\n  loud: {run: {command: \"n=0; while true; do n=$((n+1)); printf 'line %d %0500d end\\n' $n 0; sleep 0.01; done\", shell: true}, health: {log: line}}\n  calm: {operations: {\"GET /\": {work: 1ms, response: 10B}}}\ngateways:\n  edge: {listen: \"127.0.0.1:PORT\", routes: [{path: /, to: calm}]}\n",
     );
     place.said(&["up", "-d"]);
     let gateway = place.gateway();
     let pid = place.status()["pid"].as_u64().expect("its pid");
-    let history = |place: &Place| api(place, "GET", "/v1/history", "").1.to_string();
+    let history = |place: &Place| place.api("GET", "/v1/history", "").1.to_string();
     limit_files(pid, Some(16_000));
     until("it is told", || history(&place).contains("lines of logs are lost: file too large"));
     assert_eq!((place.state_of("loud#0"), get(&gateway, "/").0), ("ready".to_owned(), 200));
@@ -730,6 +700,21 @@ fn on_a_full_disk_the_system_goes_on_and_says_what_it_loses() {
 }
 
 #[test]
+fn a_state_folder_that_is_deleted_is_made_anew() {
+    let place = Place::new(TWO);
+    place.said(&["up", "-d"]);
+    let folder = place.state().join("two");
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    until("it is found again", || place.state_of("web#0") == "ready");
+    let history = place.api("GET", "/v1/history", "").1.to_string();
+    assert!(history.contains("was deleted; it is made anew"), "{history}");
+    assert!(place.said(&["up"]).contains("`two` is running already"));
+    place.said(&["restart", "cart"]);
+    until("what is said now is kept", || place.said(&["logs", "cart"]).contains("listening on"));
+    assert!(place.said(&["down"]).contains("`two` is down"));
+}
+
+#[test]
 fn what_goes_wrong_at_the_start_is_said_in_its_own_words() {
     let place = Place::new(
         r#"isobar: 1
@@ -751,9 +736,9 @@ services:
         &format!("secretive#0 could not be started: cannot read its env_file `{}`", file.display()),
         "built was not built: exit status 3",
     ] {
-        until(wanted, || output(&place, "words").contains(wanted));
+        until(wanted, || place.output("words").contains(wanted));
     }
-    let said = output(&place, "words");
+    let said = place.output("words");
     let last_words = said.split("the last it said:").nth(1).unwrap_or_default();
     assert!(!last_words.lines().nth(1).is_some_and(|it| it.contains("could not be started")), "{said}");
     let told = place.said(&["ps"]);
@@ -763,7 +748,7 @@ services:
 
 #[test]
 fn names_that_are_nobodys_are_refused_with_the_one_that_was_meant() {
-    let place = Place::new(&TWO.replace("18099", "18059"));
+    let place = Place::new(TWO);
     place.said(&["up", "-d"]);
     #[track_caller]
     fn check(place: &Place, words: &[&str], part: &str) {
@@ -810,21 +795,21 @@ fn names_that_are_nobodys_are_refused_with_the_one_that_was_meant() {
 
 #[test]
 fn the_history_says_who_and_when() {
-    let place = Place::new(&TWO.replace("18099", "18049"));
+    let place = Place::new(TWO);
     place.said(&["up", "-d"]);
     let mut scale = place.isobar(&["scale", "web=1"]);
     assert!(scale.env("USER", "ann").output().expect("isobar runs").status.success());
-    assert_eq!(api(&place, "POST", "/v1/services/cart/restart", "").0, 200);
+    assert_eq!(place.api("POST", "/v1/services/cart/restart", "").0, 200);
     let fleet = "/v1/instances/cart/extra?lease_seconds=60";
-    assert_eq!(api(&place, "PUT", fleet, "{\"address\": \"127.0.0.1:9\"}").0, 200);
-    let history = || api(&place, "GET", "/v1/history", "").1;
+    assert_eq!(place.api("PUT", fleet, "{\"address\": \"127.0.0.1:9\"}").0, 200);
+    let history = || place.api("GET", "/v1/history", "").1;
     let who = |part: &str| {
         let all = history();
         let mut changes = all["changes"].as_array().into_iter().flatten().cloned();
         changes.find(|it| it["text"].as_str().is_some_and(|it| it.contains(part)))
     };
     until("it is registered", || who("registered from elsewhere: cart/extra").is_some());
-    assert_eq!(api(&place, "DELETE", "/v1/instances/cart/extra", "").0, 200);
+    assert_eq!(place.api("DELETE", "/v1/instances/cart/extra", "").0, 200);
     until("it is gone", || who("gone: cart/extra (checked out)").is_some());
     for (text, expected) in [
         ("scale to 1", "ann"),

@@ -108,6 +108,13 @@ impl Writer {
         }
     }
 
+    /// Its folder is not the one that it began with: what comes now goes to new files.
+    pub fn begin_anew(&mut self) {
+        for kept in self.services.values_mut() {
+            (kept.file, kept.number, kept.bytes) = (None, kept.number + 1, 0);
+        }
+    }
+
     /// What this instance said last.
     pub fn last_lines(&self, service: &str, instance: u32) -> Vec<String> {
         self.last

@@ -24,7 +24,7 @@ use crate::logs::{Limits, Stream, Writer};
 use crate::plan;
 use crate::ports::{self, NoPort, Ports};
 use crate::process::{adopt_orphans, kill_marked, reap_orphans};
-use crate::state::{Folder, Held};
+use crate::state::{Folder, Found, Held};
 use crate::supervisor::{Action, Event, Key, Supervisor};
 use crate::synthetic::{Host, Told};
 use control::api::Request;
@@ -133,7 +133,9 @@ pub(crate) enum Inner {
 pub(crate) struct Runner {
     options: Options,
     folder: Folder,
-    _held: Held,
+    held: Held,
+    /// What commands find us by.
+    found: Option<Found>,
     system: Rc<System>,
     started: Instant,
     started_unix_ms: u64,
@@ -184,6 +186,8 @@ pub(crate) struct Runner {
     /// What each waiting service was last told to wait for.
     waiting_told: BTreeMap<String, String>,
     finished: bool,
+    /// What was told of our folder, if it is not there.
+    folder_lost: Option<String>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -328,8 +332,10 @@ impl Runner {
             all_told: false,
             waiting_told: BTreeMap::new(),
             finished: false,
+            folder_lost: None,
             folder,
-            _held: held,
+            held,
+            found: None,
             options,
         };
         let mut runner = runner;
@@ -516,6 +522,7 @@ impl Runner {
             self.tell_waiting();
         }
         self.greet();
+        self.keep_folder();
         if let Err(error) = self.open_doors() {
             (self.say)(Say::Problem(error.to_string()));
         }
@@ -529,6 +536,35 @@ impl Runner {
             let (service, text) = words::of_lost_lines(it);
             (self.say)(Say::Problem(text.clone()));
             self.record("isobar", "system", &service, text);
+        }
+    }
+
+    /// Somebody may delete our folder while we run: nobody would find us any more, and a second run could take our name.
+    fn keep_folder(&mut self) {
+        if self.held.is_of(&self.folder) {
+            self.folder_lost = None;
+            return;
+        }
+        let again = self.folder.hold().map_err(|it| it.to_string()).and_then(|held| {
+            self.held = held;
+            self.logs.borrow_mut().begin_anew();
+            let published = self.found.as_ref().map_or(Ok(()), |found| self.folder.publish(found));
+            published.map_err(|error| error.to_string())
+        });
+        let folder = self.folder.path().display();
+        let text = match again {
+            Ok(()) => format!(
+                "the state folder `{folder}` was deleted; it is made anew, without the logs until now"
+            ),
+            Err(why) => {
+                format!("the state folder `{folder}` was deleted, and commands do not find us: {why}")
+            }
+        };
+        // Looked at twice a second, and told when it becomes another.
+        if self.folder_lost.as_ref() != Some(&text) {
+            (self.say)(Say::Problem(text.clone()));
+            self.record("isobar", "system", &self.options.name.clone(), text.clone());
+            self.folder_lost = Some(text);
         }
     }
 

@@ -93,7 +93,9 @@ impl Runner {
             token,
         };
         let failed = |error| HoldError::Io { path: self.folder.path().to_owned(), error };
-        Ok(self.folder.publish(&found).map_err(failed)?)
+        self.folder.publish(&found).map_err(failed)?;
+        self.found = Some(found);
+        Ok(())
     }
 
     /// Where applications send their telemetry, and where others' tools read ours.
