@@ -71,7 +71,7 @@ fn put_body(out: &mut Vec<u8>, names: &mut Names, span: &impl Report) -> Placed 
         put_varint(out, duration.0);
     }
     let placed = Placed {
-        name: put_name(out, names, head.name),
+        name: put_name(out, names.intern(head.name), head.name),
         local: put_end(out, names, &head.local),
         remote: put_end(out, names, &head.remote),
     };
@@ -86,7 +86,7 @@ fn put_body(out: &mut Vec<u8>, names: &mut Names, span: &impl Report) -> Placed 
         if key == tag::ERROR {
             out[more_flags] |= FAILED;
         }
-        put_name(out, names, key);
+        put_name(out, names.intern(key), key);
         match value {
             ValueRef::Text(text) => {
                 out.push(0);
@@ -112,8 +112,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A name: its id plus one, or zero and the text itself.
-fn put_name(out: &mut Vec<u8>, names: &mut Names, text: &str) -> Option<NameId> {
-    let id = names.intern(text);
+fn put_name(out: &mut Vec<u8>, id: Option<NameId>, text: &str) -> Option<NameId> {
     match id {
         Some(id) => put_varint(out, u64::from(id.0) + 1),
         None => {
@@ -130,7 +129,7 @@ fn put_end(out: &mut Vec<u8>, names: &mut Names, end: &End<'_>) -> Option<NameId
     let mut placed = None;
     if !end.service.is_empty() {
         out[at] |= 1;
-        placed = put_name(out, names, end.service);
+        placed = put_name(out, names.intern_service(end.service), end.service);
     }
     if let Some(ip) = end.ipv4 {
         out[at] |= 2;

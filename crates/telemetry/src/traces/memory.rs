@@ -57,8 +57,14 @@ const NOT_KEPT_MAX: usize = 65_536;
 /// Room for a first span or two, so that small traces grow once at most; what is left over is given back when a trace
 /// is kept.
 const BLOB_BYTES: usize = 256;
-/// Services that send spans, remembered by name: more than a system has.
+/// Services that send spans, remembered by name: more than a system has, and longer than it calls them.
 const SPEAKERS_MAX: usize = 10_000;
+const SPEAKER_BYTES_MAX: usize = 200;
+/// Traces whose ids have the same low half. Two lengths of one id are such; a client whose random numbers are not makes
+/// all its traces so, and each of them is looked for among the others.
+const ALIKE_MAX: usize = 16;
+/// Services a trace is found by; one with more is opened to be searched.
+const SERVICES_PER_TRACE_MAX: usize = 256;
 
 impl MemoryTraces {
     pub fn new(settings: TraceSettings) -> Self {
@@ -142,6 +148,11 @@ impl MemoryTraces {
     }
 
     fn start_trace(&mut self, id: TraceId, now: Nanos) -> Slot {
+        let oldest = self.alike(id.low()).nth(ALIKE_MAX - 1);
+        if let Some(oldest) = oldest {
+            self.drop_trace(oldest, None);
+            self.usage.pushed_out += 1;
+        }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let slot = match self.free.pop() {
@@ -207,9 +218,11 @@ impl MemoryTraces {
         if !head.local.service.is_empty() {
             let service = placed.local.unwrap_or(UNNAMED);
             let duration = head.duration.unwrap_or(Nanos::ZERO);
-            match entry.services.iter_mut().find(|(known, _)| *known == service) {
+            let full = entry.services.len() >= SERVICES_PER_TRACE_MAX;
+            let same = |known: NameId| known == service || (full && known == UNNAMED);
+            match entry.services.iter_mut().find(|(known, _)| same(*known)) {
                 Some((_, longest)) => *longest = (*longest).max(duration),
-                None => entry.services.push((service, duration)),
+                None => entry.services.push((if full { UNNAMED } else { service }, duration)),
             }
         }
         let (new_moment, after) = (entry.moment, entry.bytes());
@@ -371,7 +384,8 @@ impl TraceStore for MemoryTraces {
     fn add(&mut self, spans: &[Span], now: Nanos) -> Added {
         for span in spans {
             let name = &span.local.service;
-            if !name.is_empty() && self.speakers.len() < SPEAKERS_MAX && !self.speakers.contains(name) {
+            let sensible = !name.is_empty() && name.len() <= SPEAKER_BYTES_MAX;
+            if sensible && self.speakers.len() < SPEAKERS_MAX && !self.speakers.contains(name) {
                 self.speakers.insert(name.clone());
             }
         }

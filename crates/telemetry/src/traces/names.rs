@@ -1,7 +1,8 @@
 //! Strings that repeat, stored once: service names, span names, tag keys.
 //!
 //! The table only grows, so it has a hard end. Past it a name is stored beside the span that carries it: a client that
-//! puts ids into span names costs its own traces space and nobody else's.
+//! puts ids into span names costs its own traces space and nobody else's. The last quarter is for names of services: by
+//! them traces are searched and calls counted, and a client that makes up tag keys must not take that from the others.
 
 use super::Map;
 
@@ -26,12 +27,21 @@ impl Names {
         Self { ids: Map::default(), texts: Vec::new(), bytes: 0, bytes_max, refused: 0 }
     }
 
+    /// The number of a span's name or a tag's key.
     pub(super) fn intern(&mut self, text: &str) -> Option<NameId> {
+        self.intern_within(text, self.bytes_max / 4 * 3)
+    }
+
+    pub(super) fn intern_service(&mut self, text: &str) -> Option<NameId> {
+        self.intern_within(text, self.bytes_max)
+    }
+
+    fn intern_within(&mut self, text: &str, bytes_max: usize) -> Option<NameId> {
         if let Some(id) = self.ids.get(text) {
             return Some(*id);
         }
         let cost = text.len() * 2 + ENTRY_BYTES;
-        if self.bytes + cost > self.bytes_max {
+        if self.bytes + cost > bytes_max {
             self.refused += 1;
             return None;
         }

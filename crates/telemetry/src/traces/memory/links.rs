@@ -77,7 +77,7 @@ impl Gone {
 impl MemoryTraces {
     /// Calls that belong to no trace here, for nobody made one of them: links count them all the same.
     pub fn count_calls(&mut self, moment: Nanos, parent: &str, child: &str, calls: u64, errors: u64) {
-        let ends = self.names.intern(&lower(parent)).zip(self.names.intern(&lower(child)));
+        let ends = self.names.intern_service(&lower(parent)).zip(self.names.intern_service(&lower(child)));
         if let Some(ends) = ends {
             self.gone.add(&self.settings, moment, ends, calls, errors);
         }

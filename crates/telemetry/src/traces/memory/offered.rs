@@ -46,7 +46,14 @@ pub(super) struct Offered {
 impl Offered {
     pub(super) fn learn(&mut self, settings: &TraceSettings, span: &impl Report, placed: Placed, now: Nanos) {
         let names = [placed.local, placed.name, placed.remote];
-        if self.learnt.get(&names).is_none_or(|at| now >= *at + LEARNT_FOR) {
+        // Names without numbers are not told apart here, so they are learnt each time.
+        let head = span.head();
+        let numbered = placed.name.is_some()
+            && placed.local.is_some() != head.local.service.is_empty()
+            && placed.remote.is_some() != head.remote.service.is_empty();
+        if !numbered {
+            self.learn_names(settings, span, now);
+        } else if self.learnt.get(&names).is_none_or(|at| now >= *at + LEARNT_FOR) {
             if self.learnt.len() >= LEARNT_MAX {
                 self.learnt.clear();
             }
@@ -59,22 +66,27 @@ impl Offered {
     fn learn_names(&mut self, settings: &TraceSettings, span: &impl Report, now: Nanos) {
         let head = span.head();
         let service = head.local.service;
-        if service.is_empty() || (!self.services.contains_key(service) && self.services.len() >= SERVICES_MAX)
-        {
+        if service.is_empty() {
             return;
         }
+        // A sixteenth of the store for what is offered: strangers may put ids into names. The second half of it is for
+        // services alone.
+        let room = settings.bytes_max / 16;
         if !self.services.contains_key(service) {
-            self.bytes += service.len() + OFFERED_BYTES;
+            let cost = service.len() + OFFERED_BYTES;
+            if self.services.len() >= SERVICES_MAX || self.bytes + cost > room {
+                self.refused += 1;
+                return;
+            }
+            self.bytes += cost;
         }
         let known = self.services.entry(service.into()).or_default();
         known.seen = now;
         let max = settings.span_names_per_service_max;
-        // A sixteenth for names that are offered: strangers may put ids into them.
-        let room = (settings.bytes_max / 16).saturating_sub(self.bytes);
         for (names, name) in
             [(&mut known.spans, &*lower(head.name)), (&mut known.remotes, head.remote.service)]
         {
-            match remember(names, name, now, max, room / 2) {
+            match remember(names, name, now, max, (room / 2).saturating_sub(self.bytes)) {
                 Remembered::New => self.bytes += name.len() + OFFERED_BYTES,
                 Remembered::Refused => self.refused += 1,
                 Remembered::Known => {}

@@ -113,6 +113,63 @@ fn memory_is_bounded_and_the_oldest_trace_goes_first() {
 }
 
 #[test]
+fn traces_that_end_alike_are_few_and_their_calls_still_count() {
+    let mut traces = store(|_| ());
+    let alike = |number: u128| number << 64 | 7;
+    for number in 1..=1_000 {
+        traces.add(&of(alike(number), CALL), at(1.0));
+    }
+    let held: Vec<u128> = (1..=1_000).filter(|it| traces.holds(id(alike(*it)))).collect();
+    assert_eq!(held, (985..=1_000).collect::<Vec<_>>(), "the newest stay");
+    assert_eq!((traces.usage().traces, traces.usage().pushed_out), (16, 984));
+    traces.tick(at(60.0));
+    // Those that are here are one trace for links, as two lengths of one id are; the others were each their own.
+    let calls: u64 = traces.links(Nanos::ZERO, at(1e6)).iter().map(|link| link.calls).sum();
+    assert!((985..=1_000).contains(&calls), "{calls}");
+}
+
+#[test]
+fn made_up_tag_keys_do_not_hide_services() {
+    let mut traces = store(|it| it.bytes_max = 4 << 20);
+    for number in 0..200u128 {
+        let mut spans = of(number + 1, "1 SERVER web->- @1000000 +100");
+        for key in 0..100 {
+            spans[0].set_tag(&format!("key-{number}-{key}"), 1);
+        }
+        traces.add(&spans, at(1.0));
+    }
+    assert!(traces.usage().names_refused > 0, "the table is full of keys");
+    traces.add(&of(900, "1 SERVER late->- @1000000 +100 \n 2<1 CLIENT late->later @1000010 +80"), at(2.0));
+    traces.tick(at(60.0));
+    assert_eq!(traces.services(), ["late", "web"]);
+    assert_eq!(traces.remote_services("late"), ["later"]);
+    let query = TraceQuery::from_zipkin(&crate::http::Query::parse("serviceName=late"), at(60.0), at(3600.0));
+    assert_eq!(traces.search(&query.unwrap()).len(), 1);
+    let links = traces.links(Nanos::ZERO, at(1e6));
+    assert!(links.iter().any(|it| (&*it.parent, &*it.child, it.calls) == ("late", "later", 1)), "{links:?}");
+}
+
+#[test]
+fn a_trace_of_very_many_services_is_found_by_each() {
+    let mut traces = store(|_| ());
+    let mut spans = Vec::new();
+    for number in 1..=1_000u64 {
+        let mut span = of(7, "1 SERVER web->- @1000000 +100").remove(0);
+        span.id = SpanId::new(number).unwrap();
+        span.local.service = format!("s{number}").into();
+        spans.push(span);
+    }
+    traces.add(&spans, at(1.0));
+    for (name, found) in [("s1", 1), ("s256", 1), ("s257", 1), ("s1000", 1), ("s1001", 0)] {
+        let query = crate::http::Query::parse(&format!("serviceName={name}"));
+        let query = TraceQuery::from_zipkin(&query, at(60.0), at(3600.0)).unwrap();
+        assert_eq!(traces.search(&query).len(), found, "{name}");
+    }
+    let longest = traces.slots.iter().flatten().map(|it| it.services.len()).max();
+    assert_eq!(longest, Some(SERVICES_PER_TRACE_MAX + 1));
+}
+
+#[test]
 fn names_and_pairs_that_never_repeat_stay_within_the_budget() {
     let mut traces = store(|it| it.bytes_max = 4 << 20);
     for number in 1..=30_000u64 {
