@@ -174,8 +174,10 @@ impl AppMetrics {
             .collect();
         labels.sort();
         labels.dedup_by(|a, b| a.0 == b.0);
-        let name = with_unit(&prometheus_name(&point.name, true), &point.unit);
-        let bare = name.strip_suffix("_total").unwrap_or(&name).to_owned();
+        let name = prometheus_name(&point.name, true);
+        // The unit goes before `_total`, which a counter gets when it is written.
+        let bare = with_unit(name.strip_suffix("_total").unwrap_or(&name), &point.unit);
+        let name = with_unit(&name, &point.unit);
         match &point.value {
             MetricValue::Gauge(value) => self.set(name, Kind::Gauge, labels, *value, false),
             MetricValue::Counter(value) => self.set(bare, Kind::Counter, labels, *value, point.delta),
@@ -348,7 +350,7 @@ mod tests {
         let lines: Vec<_> = families.iter().map(|it| format!("{} {}", it.name, it.samples[0].1)).collect();
         assert_eq!(
             lines,
-            ["_1size_bytes_count 2", "_1size_bytes_sum 9", "heap_used_bytes 6", "sent_total_bytes 5"]
+            ["_1size_bytes_count 2", "_1size_bytes_sum 9", "heap_used_bytes 6", "sent_bytes 5"]
         );
         assert_eq!(families[0].samples[0].0[0], ("http_route".into(), "/a".into()));
     }

@@ -103,6 +103,8 @@ pub enum BodyError {
     TooLarge(usize),
     #[error("the body is not gzip: {0}")]
     BadGzip(String),
+    #[error("the body is gzip, and no content-encoding says so")]
+    UnsaidGzip,
     #[error("content encoding `{0}` is not spoken here; send gzip or none")]
     UnknownEncoding(String),
 }
@@ -111,7 +113,7 @@ impl BodyError {
     pub const fn status(&self) -> u16 {
         match self {
             Self::TooLarge(_) => 413,
-            Self::BadGzip(_) => 400,
+            Self::BadGzip(_) | Self::UnsaidGzip => 400,
             Self::UnknownEncoding(_) => 415,
         }
     }
@@ -123,7 +125,14 @@ pub fn body<'a>(request: &Request<'a>, limits: Limits) -> Result<Cow<'a, [u8]>, 
     if request.body.len() > limits.body_bytes {
         return Err(too_large);
     }
-    match request.header("content-encoding").map(str::to_ascii_lowercase).as_deref() {
+    // Encodings may be listed in one header or in several, and mean the same.
+    let said = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
+    let said: Vec<String> = said.map(|(_, value)| value.to_ascii_lowercase()).collect();
+    match Some(said.join(", ")).filter(|_| !said.is_empty()).as_deref() {
+        // Neither JSON nor a protobuf message begins so.
+        None | Some("" | "identity" | "none") if request.body.starts_with(&[0x1f, 0x8b]) => {
+            Err(BodyError::UnsaidGzip)
+        }
         None | Some("" | "identity" | "none") => Ok(Cow::Borrowed(request.body)),
         // An empty body is an empty message however it claims to be packed.
         Some("gzip" | "x-gzip") if request.body.is_empty() => Ok(Cow::Borrowed(request.body)),
@@ -234,6 +243,10 @@ mod tests {
         let cut = &gzip(&zeros(1000))[..12];
         assert!(matches!(read("gzip", cut), Err(BodyError::BadGzip(_))));
         assert!(matches!(read("br", b"x"), Err(BodyError::UnknownEncoding(_))));
+        assert_eq!(read("identity", &gzip(b"x")), Err(BodyError::UnsaidGzip));
+        let twice = [("content-encoding", "gzip"), ("Content-Encoding", "br")];
+        let twice = body(&Request::post("/", &twice, b"x"), limits);
+        assert_eq!(twice, Err(BodyError::UnknownEncoding("gzip, br".into())));
         assert_eq!(read("gzip", b""), Ok(vec![]));
     }
 

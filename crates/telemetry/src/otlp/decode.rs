@@ -389,7 +389,8 @@ pub fn metrics(request: &[u8]) -> Result<Decoded<MetricPoint>> {
                 continue;
             }
             match point(kind, reader, monotonic) {
-                Ok((attributes, at, value)) => decoded.items.push(MetricPoint {
+                Ok(None) => {}
+                Ok(Some((attributes, at, value))) => decoded.items.push(MetricPoint {
                     service: service.clone(),
                     name: parts.name.into(),
                     unit: parts.unit.into(),
@@ -459,19 +460,28 @@ fn points_in(mut metric: Reader<'_>) -> usize {
     many
 }
 
-fn point(kind: u32, mut reader: Reader<'_>, monotonic: bool) -> Result<(Attributes, Nanos, MetricValue)> {
-    let attributes_at = match kind {
-        9 => 9,
-        10 => 1,
-        _ => 7,
+/// `None` for a point that says it has no value: its zeros are not measurements.
+fn point(
+    kind: u32,
+    mut reader: Reader<'_>,
+    monotonic: bool,
+) -> Result<Option<(Attributes, Nanos, MetricValue)>> {
+    const NO_RECORDED_VALUE: u64 = 1;
+    let (attributes_at, flags_at) = match kind {
+        9 => (9, 10),
+        10 => (1, 10),
+        _ => (7, 8),
     };
-    let (mut attributes, mut at) = (Attributes::new(), 0);
+    let (mut attributes, mut at, mut has_value) = (Attributes::new(), 0, true);
     let (mut number_value, mut count, mut sum) = (0.0, 0, 0.0);
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());
     let (mut scale, mut zero_count, mut offset) = (0, 0, 0);
     while let Some((number, field)) = reader.field()? {
         match (kind, number) {
             (_, number) if number == attributes_at => attributes.push(key_value(field.message(number)?)?),
+            (_, number) if number == flags_at => {
+                has_value &= field.varint(number)? & NO_RECORDED_VALUE == 0;
+            }
             (_, 3) => at = field.fixed64(3)?,
             (5 | 7, 4) => number_value = field.double(4)?,
             (5 | 7, 6) => number_value = field.fixed64(6)? as i64 as f64,
@@ -503,7 +513,7 @@ fn point(kind: u32, mut reader: Reader<'_>, monotonic: bool) -> Result<(Attribut
         10 => MetricValue::Exponential { count, sum, scale, zero_count, offset, counts },
         _ => MetricValue::Summary { count, sum },
     };
-    Ok((attributes, Nanos(at), value))
+    Ok(has_value.then_some((attributes, Nanos(at), value)))
 }
 
 /// Records of an `ExportLogsServiceRequest`.

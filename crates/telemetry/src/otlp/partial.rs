@@ -119,6 +119,9 @@ fn a_wrong_item_in_protobuf_is_refused_alone() {
     let bad_point = message(|it| it.varint(4, 1));
     let metrics = wrapped(&[metric(b"depth", &[point.clone(), bad_point, point.clone()])]);
     check(of_protobuf("metrics", &metrics), (200, 2, 1, "a data point cannot be read: field 4"));
+    let nothing = message(|it| it.varint(8, 1));
+    let metrics = wrapped(&[metric(b"depth", &[nothing, point.clone()])]);
+    check(of_protobuf("metrics", &metrics), (200, 1, 0, ""));
     let metrics = wrapped(&[metric(b"\xff", &[point.clone(), point.clone()]), metric(b"b", &[point])]);
     check(of_protobuf("metrics", &metrics), (200, 1, 2, "a metric cannot be read: field 1 is not UTF-8"));
 
