@@ -84,12 +84,39 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         shown.words.push(format!(
             "{}; {}",
             answer::age_line(&stat.about, way),
-            answer::page(&found, "table", &filter)
+            answer::page_of(
+                &found,
+                "table",
+                &[("q", &filter), ("group", group(args.by)), ("sort", args.sort.map_or("", page_column))]
+            )
         ));
         shown.json = serde_json::to_string(&stat)?;
         Ok(shown)
     })?;
     Ok(exit::OK)
+}
+
+/// The page's name of what a line is for; it has no lines for instances.
+fn group(by: By) -> &'static str {
+    match by {
+        By::Service | By::Instance => "",
+        By::Version | By::Zone | By::Team => by.word(),
+    }
+}
+
+/// The page's name of a column of ours; empty where it has none.
+fn page_column(column: usize) -> &'static str {
+    match COLUMNS[column].title {
+        "SERVICE" => "name",
+        "RATE" => "rate",
+        "SUCCESS" => "errors",
+        "P50" => "p50",
+        "P99" => "p99",
+        "BUSY" => "concurrency",
+        "READY" => "healthy",
+        "BREAKERS" => "breakers",
+        _ => "",
+    }
 }
 
 /// What a person would be woken for, the worst first; empty when all is well.

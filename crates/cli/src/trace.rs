@@ -107,7 +107,19 @@ pub(crate) fn run(args: &Args, terminal: Terminal) -> anyhow::Result<u8> {
         shown.words.push(format!(
             "as of now, the last {}; {}",
             args.window,
-            answer::page(&found, "traces", &filter)
+            answer::page_of(
+                &found,
+                "traces",
+                &[
+                    ("q", &filter),
+                    ("service", args.service.as_deref().unwrap_or("")),
+                    (
+                        "slower",
+                        &args.min_duration.map(|it| it.as_millis_f64().to_string()).unwrap_or_default()
+                    ),
+                    ("failed", if args.error { "yes" } else { "" }),
+                ]
+            )
         ));
         Ok(shown)
     })?;

@@ -19,10 +19,14 @@ export interface Where {
   camera: string;
   /** The table's column, with a minus from the other end. */
   sort: string;
+  /** Of traces: who took part, at least so many milliseconds (as it was typed), and only those that failed. */
+  service: string;
+  slower: string;
+  failed: boolean;
 }
 
 export const GROUPS = ["auto", "service", "team", "zone", "region", "version"] as const;
-export const NOWHERE: Where = { view: "map", name: "", filter: "", group: "auto", open: [], focus: "", at: "", camera: "", sort: "" };
+export const NOWHERE: Where = { view: "map", name: "", filter: "", group: "auto", open: [], focus: "", at: "", camera: "", sort: "", service: "", slower: "", failed: false };
 
 export function parse(path: string, query: string): Where {
   const [first = "", second = ""] = path.split("/").filter((part) => part !== "").map(decode);
@@ -30,10 +34,10 @@ export function parse(path: string, query: string): Where {
   const group = GROUPS.find((known) => known === words.get("group")) ?? "auto";
   const view = (["table", "service", "traces", "trace", "act"] as const).find((known) => known === first) ?? "map";
   const open = (words.get("open") ?? "").split(",").filter((name) => name !== "");
-  return { view, name: second, filter: words.get("q") ?? "", group, open, focus: words.get("focus") ?? "", at: words.get("at") ?? "", camera: words.get("camera") ?? "", sort: words.get("sort") ?? "" };
+  return { view, name: second, filter: words.get("q") ?? "", group, open, focus: words.get("focus") ?? "", at: words.get("at") ?? "", camera: words.get("camera") ?? "", sort: words.get("sort") ?? "", service: words.get("service") ?? "", slower: words.get("slower") ?? "", failed: words.has("failed") };
 }
 
-export function print({ view, name, filter, group, open, focus, at, camera, sort }: Where): string {
+export function print({ view, name, filter, group, open, focus, at, camera, sort, service, slower, failed }: Where): string {
   const words = new URLSearchParams();
   if (filter !== "") words.set("q", filter);
   if (group !== "auto") words.set("group", group);
@@ -42,6 +46,11 @@ export function print({ view, name, filter, group, open, focus, at, camera, sort
   if (at !== "") words.set("at", at);
   if (camera !== "" && view === "map") words.set("camera", camera);
   if (sort !== "" && view === "table") words.set("sort", sort);
+  if (view === "traces") {
+    if (service !== "") words.set("service", service);
+    if (slower !== "") words.set("slower", slower);
+    if (failed) words.set("failed", "");
+  }
   const path = view === "map" ? "/" : name === "" ? `/${view}` : `/${view}/${encodeURIComponent(name)}`;
   const query = words.toString();
   return query === "" ? path : `${path}?${query}`;
@@ -56,21 +65,40 @@ function decode(text: string): string {
   }
 }
 
+/** What is typed as milliseconds; `null`: nothing that limits. */
+export function milliseconds(text: string): number | null {
+  const ms = Number(text);
+  return text.trim() !== "" && Number.isFinite(ms) && ms > 0 ? ms : null;
+}
+
+/** The table's columns as the terminal names them; it has no others, and it sorts from one end only. */
+const COLUMN = new Map(Object.entries({ name: "service", rate: "rate", errors: "success", p50: "p50", p99: "p99", concurrency: "busy", healthy: "ready", breakers: "breakers" }));
+const BY: Partial<Record<Group, string>> = { team: "team", zone: "zone", region: "zone", version: "version" };
+
 /** The command that tells about the same in a terminal; empty where there is none. */
-export function command({ view, name, filter }: Where): string {
-  const quoted = (text: string) => (/^[\w.:%@/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  const filtered = (verb: string) => (filter === "" ? verb : `${verb} ${quoted(filter)}`);
+export function command({ view, name, filter, group, focus, at, sort, service, slower, failed }: Where): string {
+  const quoted = (text: string) => (/^[\w.:%@/][\w.:%@/-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  /** Options first, and after `--` what begins like one and is none. */
+  const words = (verb: string, options: (string | false)[], terms: string) =>
+    [verb, ...options.filter((option) => option !== false), ...(terms === "" ? [] : [...(terms.startsWith("-") ? ["--"] : []), quoted(terms)])].join(" ");
+  const all = (...terms: string[]) => terms.filter((term) => term !== "").join(" ");
+  const by = BY[group];
   switch (view) {
     case "service":
-      return `isobar stat ${quoted(`service:${name}`)} --by instance`;
+      return words("isobar stat", ["--by instance"], `service:${name}`);
     case "map":
-      return filtered("isobar edges");
-    case "table":
-      return filtered("isobar stat");
-    case "traces":
-      return filtered("isobar trace");
+      if (by !== undefined) return words("isobar stat", [`--by ${by}`], filter);
+      return words("isobar edges", [], all(filter, at === "" ? "" : `service:${at}`, focus === "" || focus === at ? "" : `service:${focus}`));
+    case "table": {
+      const column = COLUMN.get(sort);
+      return words("isobar stat", [by !== undefined && `--by ${by}`, column !== undefined && `--sort ${column}`], filter);
+    }
+    case "traces": {
+      const ms = milliseconds(slower);
+      return words("isobar trace", ["--slowest", service !== "" && `--service ${quoted(service)}`, ms !== null && `--min-duration ${ms}ms`, failed && "--error"], filter);
+    }
     case "trace":
-      return `isobar trace ${quoted(name)}`;
+      return words("isobar trace", [], name);
     default:
       return "";
   }

@@ -17,13 +17,13 @@ export const browserPath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/b
 let runs = 0;
 
 /** Starts a system with its traffic; resolves once it says where its map is. With ISOBAR_FRONT the page is today's `web/dist`, and not the binary's own. */
-export async function up(file = fileURLToPath(new URL("system.yaml", import.meta.url)), more = ["--load"]) {
+export async function up(file = fileURLToPath(new URL("system.yaml", import.meta.url)), more = ["--load"], { watch = false } = {}) {
   const binary = process.env.ISOBAR;
   if (!binary) throw new Error("ISOBAR names no binary: run `cargo xtask ui test --browser`");
   const state = mkdtempSync(join(tmpdir(), "isobar-e2e-"));
   const env = { ...process.env, ISOBAR_STATE: state };
   const name = `e2e-${process.pid}-${(runs += 1)}`;
-  const child = spawn(binary, ["up", file, "--name", name, "--no-watch", ...more], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(binary, ["up", file, "--name", name, ...(watch ? [] : ["--no-watch"]), ...more], { env, stdio: ["ignore", "pipe", "pipe"] });
   const said = [];
   const own = await new Promise((resolve, reject) => {
     const late = setTimeout(() => reject(new Error(`isobar did not say where its map is:\n${said.join("\n")}`)), 30_000);
@@ -51,6 +51,14 @@ export async function up(file = fileURLToPath(new URL("system.yaml", import.meta
     /** What people on another machine are asked for. */
     token: () => JSON.parse(readFileSync(join(state, name, "run.json"), "utf8")).token,
     ask,
+    /** A command as the page prints it, in a shell: what it says on both streams, and its exit. */
+    shell: (command) => new Promise((resolve) => {
+      const shell = spawn("sh", ["-c", `isobar() { "$ISOBAR" "$@"; }; ${command}`], { env: { ...env, ISOBAR: binary, NO_COLOR: "1" }, stdio: ["ignore", "pipe", "pipe"] });
+      const heard = { out: "", words: "" };
+      shell.stdout.on("data", (bytes) => (heard.out += bytes));
+      shell.stderr.on("data", (bytes) => (heard.words += bytes));
+      shell.on("close", (code) => resolve({ ...heard, code }));
+    }),
     pid: async () => (await ask("/v1/status")).body.pid,
     async down() {
       shown?.end();

@@ -280,6 +280,98 @@ describe("finding", () => {
     }
   });
 
+  test("has what is looked for among traces in its address, and back goes back", async () => {
+    const page = await look("/traces");
+    const form = page.locator("form:not(.find)");
+    const shown = async () => ({ service: await form.locator("select").inputValue(), slower: await form.locator("input[type=number]").inputValue(), failed: await form.locator("input[type=checkbox]").isChecked() });
+    await until("the services", () => form.locator("option").allTextContents(), (names) => names.includes("sick"));
+    await form.locator("select").selectOption("sick");
+    await until("an answer of its own", () => page.locator("tbody td:nth-child(5)").allTextContents(), (rows) => rows.length > 0 && rows.every((services) => services.includes("sick")), 10_000);
+    await form.locator("input[type=checkbox]").check();
+    await form.locator("input[type=number]").fill("0.001");
+    await until("its address", () => page.evaluate(() => location.search), (search) => search === "?service=sick&slower=0.001&failed=");
+    assert.equal(await page.locator(".command").textContent(), "isobar trace --slowest --service sick --min-duration 0.001ms --error");
+    const all = { service: "sick", slower: "0.001", failed: true };
+    await page.reload();
+    await until("the same again", shown, (now) => JSON.stringify(now) === JSON.stringify(all));
+    await until("the same traces", () => page.locator("tbody td.bad").count(), (count) => count > 0, 10_000);
+    await page.locator("tbody button").first().click();
+    await until("a trace", () => new URL(page.url()).pathname, (path) => path.startsWith("/trace/"));
+    await page.goBack();
+    await until("the same after a look at one", shown, (now) => JSON.stringify(now) === JSON.stringify(all));
+    await page.goBack();
+    await until("one step before", shown, (now) => now.service === "sick" && !now.failed);
+    await page.goForward();
+    await until("and again", shown, (now) => JSON.stringify(now) === JSON.stringify(all));
+    await form.locator("input[type=number]").fill("3600000");
+    await until("none", () => page.locator("section.page").innerText(), (text) => text.includes("kept traces fits"), 10_000);
+    // A service nobody has heard of is still what the address says.
+    await page.goto(`${isobar.url}/traces?service=nobody&slower=-1`);
+    await until("the odd one", shown, (now) => now.service === "nobody" && now.slower === "-1");
+  });
+
+  test("has commands that work, and those have addresses that show the same", async () => {
+    const page = await look("/");
+    const steps = [
+      ["/", SERVICES.filter((name) => name !== "edge")], ["/?at=web", ["web", "cart", "ads"]], ["/?at=catalog-%3Esick", ["catalog", "sick"]], ["/?focus=cart", ["cart", "carts"]], ["/?group=zone", ["eu/a", "us/a"]], ["/?group=version&q=service%3Acart", ["v1.2.3", "v1.3.0"]], ["/?q=-odd", []],
+      ["/table", SERVICES], ["/table?q=team%3Agoods&sort=rate", ["catalog", "sick"]], ["/table?group=team", ["storefront", "goods"]], ["/table?q=errors%3E50%25%20team%3Agoods", ["sick"]],
+      ["/service/cart", ["cart#0", "cart#2"]], ["/traces?service=sick&slower=0.01&failed=", ["sick"]], ["/traces?q=service%3Acart%20spans%3E2", ["cart"]],
+    ];
+    for (const [address, words] of steps) {
+      await page.goto(isobar.url + address);
+      const command = await until(`the command at ${address}`, () => page.locator(".command").textContent(), (text) => text.startsWith("isobar "));
+      const { out, words: said, code } = await isobar.shell(command);
+      assert.equal(code, 0, `${command}: ${said}`);
+      for (const word of words) assert.ok(out.includes(word), `${command} says nothing of ${word}:\n${out}${said}`);
+      // Where it sends a reader is the same view, with what is looked for.
+      const sent = /http:\S+/.exec(said)?.[0];
+      if (sent === undefined) continue;
+      const [there, here] = [new URL(sent), new URL(address, isobar.url)];
+      for (const key of ["service", "slower", "sort"]) assert.equal(there.searchParams.get(key) ?? "", here.searchParams.get(key) ?? "", `${command}: ${sent}`);
+      assert.equal(there.searchParams.has("failed"), here.searchParams.has("failed"), sent);
+      if (/^\/(table|traces)/.test(address)) assert.deepEqual([there.pathname, there.searchParams.get("q") ?? "", there.searchParams.get("group") ?? ""], [here.pathname, here.searchParams.get("q") ?? "", here.searchParams.get("group") ?? ""], sent);
+    }
+    const [trace] = (await isobar.ask("/api/v2/traces?limit=1")).body;
+    await page.goto(`${isobar.url}/trace/${trace[0].traceId}`);
+    const { out, code } = await isobar.shell(await until("its command", () => page.locator(".command").textContent(), (text) => text.includes(trace[0].traceId)));
+    assert.equal(code, 0);
+    assert.ok(out.includes(trace[0].localEndpoint.serviceName), out);
+  });
+
+  test("survives a reload and the way back and forth in every view", async () => {
+    const steps = ["/?q=team%3Agoods", "/?group=zone", "/?group=team&open=goods", "/?focus=web&at=cart", "/?group=version&camera=100%2C20%2C1.5", "/table?q=team%3Agoods&sort=-p99", "/table?group=zone&at=eu%2Fa", "/service/cart", "/traces?q=spans%3E2&service=web&failed=", "/act"];
+    // What a person sees of where they are.
+    const told = (page) => page.evaluate(() => JSON.stringify({
+      find: document.querySelector("input[type=search]").value, nav: document.querySelector("nav [aria-current]")?.textContent, heading: document.querySelector("h1")?.textContent ?? "", command: document.querySelector(".command")?.textContent ?? "",
+      pressed: [...document.querySelectorAll("[aria-pressed=true]")].map((it) => it.textContent), chips: [...document.querySelectorAll(".chip")].map((it) => it.textContent), panel: document.querySelector("aside h2")?.textContent ?? "",
+      sorted: [...document.querySelectorAll("th[aria-sort]:not([aria-sort=none])")].map((it) => it.textContent), chosen: document.querySelector("tr.selected")?.getAttribute("data-node") ?? "",
+    }));
+    const page = await look(steps[0]);
+    const before = [];
+    for (const step of steps) {
+      if (step !== steps[0]) await page.evaluate((to) => { history.pushState(null, "", to); dispatchEvent(new PopStateEvent("popstate")); }, step);
+      await until(`${step} is there`, () => page.evaluate(() => document.querySelectorAll("canvas.picture, section.page h1, tbody tr[data-node]").length > 0 && !document.querySelector("[aria-busy=true]")), (there) => there, 10_000);
+      await page.waitForFunction(() => document.querySelector("aside h2, tr.selected") !== null || !/[?&]at=/.test(location.search));
+      before.push(await told(page));
+    }
+    assert.equal(new Set(before).size, steps.length, "each looks different");
+    await page.reload();
+    await until("the last after a reload", () => told(page), (now) => now === before.at(-1), 10_000);
+    for (let at = steps.length - 2; at >= 0; at -= 1) {
+      await page.goBack();
+      await until(`back to ${steps[at]}`, () => told(page), (now) => now === before[at], 10_000);
+      assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, steps[at]);
+    }
+    for (let at = 1; at < steps.length; at += 1) {
+      await page.goForward();
+      await until(`forward to ${steps[at]}`, () => told(page), (now) => now === before[at], 10_000);
+    }
+    for (const [at, step] of steps.entries()) {
+      await page.goto(isobar.url + step);
+      await until(`${step} as a link`, () => told(page), (now) => now === before[at], 10_000);
+    }
+  });
+
   test("has where one looks, how the table is sorted and what is chosen in its address", async () => {
     const page = await look("/?camera=200%2C40%2C2");
     await live(page);
@@ -464,6 +556,30 @@ describe("acts", () => {
     await until("who did it", () => page.locator("ul").last().innerText(), (text) => /Ada: scenario ads-lost/.test(text) && /Ada: stop all/.test(text));
     const { body: history } = await isobar.ask("/v1/history");
     assert.ok(JSON.stringify(history).includes("Ada"), "the history says who, too");
+  });
+
+  test("end by themselves when a guard breaks, and say why", async () => {
+    const page = await look("/act");
+    const watching = await look("/table");
+    const running = async () => (await isobar.ask("/v1/status")).body.scenario;
+    await page.getByRole("button", { name: "run too-far" }).click();
+    await page.getByRole("alertdialog").getByRole("textbox").fill("Grace");
+    await page.getByRole("button", { name: "Do it" }).click();
+    const guard = /stopped by its guard: `web availability >= 99%` is far from holding/;
+    // Of sixty seconds only those it takes to see: nobody stops it.
+    await until("it in force", running, (it) => it !== null && it.in_force.length > 0, 10_000);
+    const record = () => page.locator("ul li", { hasText: "too-far" }).first().innerText();
+    await until("its end and why", record, (text) => guard.test(text) && /Grace: scenario too-far — ended/.test(text), 30_000);
+    assert.equal(await running(), null, "nothing of it is left");
+    await until("the same on another page", () => watching.locator(".strip.broken").innerText(), (text) => guard.test(text));
+    await watching.getByRole("button", { name: "read", exact: true }).click();
+    assert.equal(await watching.locator(".strip").count(), 0);
+    const { body: history } = await isobar.ask("/v1/history");
+    const told = history.changes.filter((it) => it.kind === "scenario" && it.subject === "too-far");
+    assert.match(told.at(-1).text, guard);
+    assert.deepEqual([told[0].who, told[0].text, told.at(-1).who], ["Grace", "starts", "isobar"]);
+    assert.ok(told.some((it) => it.text.startsWith("undone: ")), "what it did is undone");
+    await until("carts as before", () => row(watching, "cart"), (it) => it.health !== "bad" && it.signs.length <= 1, 20_000);
   });
 
   test("change the load and restart, asking once each", async () => {
