@@ -16,11 +16,15 @@ const isPage = (path) => /^\/(table|traces|act)?$/.test(path) || /^\/(assets|ser
 
 /** Resolves with its address and a way to end it. */
 export async function front(behind, port = 0) {
-  const { hostname, port: theirs } = new URL(behind);
+  // A function says it anew for each request: isobar may be another one by then.
+  const to = () => {
+    const { hostname, port } = new URL(typeof behind === "function" ? behind() : behind);
+    return { host: hostname, port };
+  };
   const server = createServer((request, response) => {
     const path = new URL(request.url, "http://x").pathname;
     if (!isPage(path)) {
-      const through = ask({ host: hostname, port: theirs, method: request.method, path: request.url, headers: request.headers }, (answer) => {
+      const through = ask({ ...to(), method: request.method, path: request.url, headers: request.headers }, (answer) => {
         response.writeHead(answer.statusCode, answer.headers);
         answer.pipe(response);
       });
@@ -40,7 +44,8 @@ export async function front(behind, port = 0) {
     }
   });
   server.on("upgrade", (request, socket, head) => {
-    const through = connect(Number(theirs), hostname, () => {
+    const { host, port } = to();
+    const through = connect(Number(port), host, () => {
       const headers = request.rawHeaders.reduce((all, word, at) => all + word + (at % 2 === 0 ? ": " : "\r\n"), "");
       through.write(`${request.method} ${request.url} HTTP/1.1\r\n${headers}\r\n`);
       through.write(head);

@@ -57,7 +57,17 @@ fn finds_a_mistake() -> Result<()> {
 
 /// The page in a browser, with a real system behind it.
 fn browser_test() -> Result<()> {
-    with_browser("dev", &["--test", "--test-reporter=spec", "web/tests/e2e/map.test.mjs"])
+    with_browser(
+        "dev",
+        // One file after the other: two systems and two browsers at once are slow, and slow is what some of them look for.
+        &[
+            "--test",
+            "--test-concurrency=1",
+            "--test-reporter=spec",
+            "web/tests/e2e/map.test.mjs",
+            "web/tests/e2e/states.test.mjs",
+        ],
+    )
 }
 
 /// Runs a script with Node that finds a browser in `CHROMIUM` and an `isobar` with today's page in `ISOBAR`: built for it,

@@ -104,11 +104,19 @@ export class Live {
       this.#listen();
       return;
     }
+    const socket = new WebSocket(this.#address());
+    socket.binaryType = "arraybuffer";
+    this.#follow(socket);
+  }
+
+  #address(): string {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const { sequence, revision } = this.#latest;
     const has = sequence > 0 ? `?resume=${sequence}&revision=${revision}` : "";
-    const socket = new WebSocket(`${scheme}://${location.host}/v1/live${has}`);
-    socket.binaryType = "arraybuffer";
+    return `${scheme}://${location.host}/v1/live${has}`;
+  }
+
+  #follow(socket: WebSocket): void {
     this.#socket = socket;
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
       if (typeof data === "string") this.#words(data);
@@ -154,10 +162,31 @@ export class Live {
     this.#timer = setTimeout(() => this.#open(), wait);
   }
 
+  /** Back to a socket if one can be opened. */
+  #probe(events: EventSource): void {
+    const socket = new WebSocket(this.#address());
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      if (this.#stopped || this.#events !== events) {
+        socket.close();
+        return;
+      }
+      events.close();
+      this.#events = null;
+      this.#follow(socket);
+    };
+  }
+
   #listen(): void {
     const events = new EventSource("/v1/live/events");
     this.#events = events;
+    // Only over a socket is the age measured.
+    this.age = null;
+    let probed = false;
     events.addEventListener("frame", ({ data }: MessageEvent<string>) => {
+      // Whether sockets are blocked or nobody was there to answer one shows now that somebody is.
+      if (!probed) this.#probe(events);
+      probed = true;
       this.#frame(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
     });
     events.addEventListener("change", () => void this.#loadMap());

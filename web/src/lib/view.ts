@@ -213,7 +213,8 @@ export function upright(view: View, room: { width: number; height: number } = { 
   for (const node of view.nodes) columns.set(Math.round(node.x), [...(columns.get(Math.round(node.x)) ?? []), node.y]);
   const between = Math.min(...[...columns.values()].map((rows) => pitch(rows, height)));
   const along = pitch([...columns.keys()], width / 2);
-  const across = Number.isFinite(between) ? (width + 24) / between : 1;
+  // With one box a layer only lines lie beside it; they pass it at some distance from its foot, and then of its side.
+  const across = Number.isFinite(between) ? (width + 24) / between : (width + 40) / (height + 90);
   const closest = Number.isFinite(along) ? (height + 70) / along : 1;
   const down = closest * looseness(view, { width, height, across, down: closest }, room);
   const turn = (x: number, y: number): [number, number] => [y * across, x * down];

@@ -67,6 +67,11 @@ describe("a drawing from the top to the bottom", () => {
     expect(tall(upright(view, { width: 390, height: 9_000 }))).toBeCloseTo(2 * tall(turned));
   });
 
+  test("has lines beside a box that stands alone in its layer", () => {
+    const alone: View = { ...view, nodes: [box(0, 0, 0), box(1, 300, 0), box(2, 600, 0)], frames: [], edges: [{ id: 0, from: 0, to: 2, optional: false, members: [], path: [[90, 0], [150, 0], [150, -74], [210, -74], [270, -74], [330, -74], [390, -74], [450, -74], [450, 0], [510, 0]] }] };
+    expect(Math.abs(upright(alone).edges[0]!.path[4]![0])).toBeGreaterThan(90);
+  });
+
   test("has what left a box below leave it at its side", () => {
     const places: View = { ...view, edges: [{ id: 0, from: 1, to: 2, optional: false, members: [], path: [[288, -11], [288, -4], [288, 4], [288, 11]] }] };
     const [edge] = upright(places).edges;

@@ -82,7 +82,7 @@ export function drawLabels(paper: Paper, shown: Shown): void {
       context.font = `600 ${font}px ${FONT}`;
       const line = font * 1.18;
       const first = y - ((lines - 1) * line) / 2;
-      context.fillText(cut(context, node.name, room), x, first);
+      context.fillText(node.version === null ? cut(context, node.name, room) : cutBefore(context, node.name, room), x, first);
       if (!detailed) break node;
       context.fillStyle = css(palette.faint);
       context.font = `${font * 0.84}px ${FONT}`;
@@ -177,6 +177,15 @@ function callLabels(paper: Paper, shown: Shown, taken: Box[]): void {
     context.textAlign = "center";
     context.fillText(text, (spot.left + spot.right) / 2, (spot.top + spot.bottom) / 2 + 0.5);
   }
+}
+
+/** `cart v1.3.0` as `ca… v1.3.0`: versions beside each other differ at the end. */
+function cutBefore(context: CanvasRenderingContext2D, text: string, room: number): string {
+  const at = text.lastIndexOf(" ");
+  const [name, version] = [text.slice(0, at), text.slice(at)];
+  const left = room - context.measureText(version).width;
+  if (at < 0 || context.measureText(text).width <= room) return cut(context, text, room);
+  return left < context.measureText("…").width ? cut(context, version.trim(), room) : cut(context, name, left) + version;
 }
 
 const widths = new Map<string, string>();
