@@ -35,6 +35,7 @@ pub mod measures;
 pub mod numbers;
 pub mod observed;
 pub mod page;
+pub mod past;
 pub mod promises;
 #[cfg(test)]
 mod records;

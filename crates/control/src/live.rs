@@ -14,6 +14,8 @@ pub const HEADER_BYTES: usize = 40;
 pub const RECORD_BYTES: usize = 40;
 /// A minute of frames at four a second. Whoever was away for longer begins anew.
 pub const RESUME_FRAMES: usize = 240;
+/// Of a system so large that a minute of it is more, less is kept: everything as it is now costs less than all that.
+pub const RESUME_BYTES_MAX: usize = 8 << 20;
 
 /// Bits of [`NodeRecord::flags`].
 pub mod flag {
@@ -118,6 +120,7 @@ pub struct Live {
     nodes: Vec<NodeRecord>,
     edges: Vec<EdgeRecord>,
     recent: VecDeque<Frame>,
+    recent_bytes: usize,
 }
 
 impl Live {
@@ -135,6 +138,7 @@ impl Live {
         let keyframe = revision != self.revision || self.sequence == 1;
         let bytes = if keyframe {
             self.recent.clear();
+            self.recent_bytes = 0;
             encode(true, self.sequence, revision, moment, &nodes, &edges)
         } else {
             let nodes = changed(&self.nodes, &nodes);
@@ -143,10 +147,12 @@ impl Live {
         };
         (self.revision, self.moment, self.nodes, self.edges) = (revision, moment, nodes, edges);
         let frame = Frame { sequence: self.sequence, revision, bytes: bytes.into() };
-        if self.recent.len() == RESUME_FRAMES {
-            self.recent.pop_front();
-        }
+        self.recent_bytes += frame.bytes.len();
         self.recent.push_back(frame.clone());
+        while self.recent.len() > RESUME_FRAMES || self.recent_bytes > RESUME_BYTES_MAX {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.bytes.len();
+        }
         frame
     }
 

@@ -65,6 +65,11 @@ impl Measures {
         self.texts.get(series.0 as usize)
     }
 
+    /// Every series by number, ascending.
+    pub fn texts(&self) -> impl Iterator<Item = (SeriesId, &SeriesText)> {
+        self.texts.iter().enumerate().map(|(at, text)| (SeriesId(at as u32), text))
+    }
+
     /// Each series over the last `window`, by name.
     pub fn window(&self, window: Nanos, now: Nanos) -> Vec<(&SeriesText, Sparse, Counters)> {
         let named = |(series, latency, counters)| Some((self.text(series)?, latency, counters));

@@ -1,11 +1,11 @@
 //! From what happened to what is true now: rates, shares and percentiles of nodes and edges.
 //!
-//! Pure: frames of [`crate::measures`], a census, a status and a moment in; records of [`crate::live`] and histories of
-//! seconds out. Percentiles come from merged histograms, never from averages of percentiles. A request is in the first
+//! Pure: frames of [`crate::measures`], a census, a status and a moment in; records of [`crate::live`] out. Percentiles come from merged histograms, never from averages of percentiles. A request is in the first
 //! frame after its end; the window behind a rate is a second long and slides with every frame, so a number is steady
 //! and no request is older than one frame when it is first seen.
 //!
-//! Bounded: a window of a second, a quarter of an hour of seconds for each node, two minutes for each edge.
+//! Bounded: a window of a second, and two minutes of rates, for the small lines beside rows. What was longer ago, and more
+//! than a rate, is in the history ([`crate::past`] reads it).
 
 use crate::compile::parties;
 use crate::live::{EdgeRecord, NodeRecord, flag};
@@ -18,16 +18,10 @@ use units::Nanos;
 
 /// The window behind every number of a frame.
 pub const WINDOW: Nanos = Nanos::from_secs(1);
-/// Seconds kept for a node, and for an edge.
-pub const NODE_SECONDS: usize = 900;
-pub const EDGE_SECONDS: usize = 120;
-/// Seconds behind the numbers of a tile or a version, which are looked at and not watched.
-pub const RECENT_SECONDS: usize = 10;
-/// A column of the heatmap.
-const COLUMN_SECONDS: u64 = 10;
-pub const COLUMNS: usize = 90;
-/// Upper bounds of the heatmap's rows, milliseconds; what is slower is in the last.
-pub const BOUNDS_MS: [u64; 14] = [1, 2, 5, 10, 20, 35, 50, 75, 100, 200, 500, 1_000, 2_000, 5_000];
+/// Seconds of rates kept of a node and of an edge.
+pub const RATE_SECONDS: usize = 120;
+/// Seconds between the two censuses that an instance's rate is counted from.
+const RECENT_SECONDS: usize = 10;
 
 /// What happened between two moments.
 #[derive(Clone, Debug, Default)]
@@ -87,38 +81,11 @@ struct Tick {
     versions: HashMap<(usize, String), Counts>,
 }
 
-/// One second of a node. NaN is unknown.
-#[derive(Clone, Copy, Debug)]
-pub struct Second {
-    pub rate: f32,
-    pub errors: f32,
-    pub p50_ms: f32,
-    pub p90_ms: f32,
-    pub p99_ms: f32,
-    pub p999_ms: f32,
-}
-
-#[derive(Clone, Debug)]
-pub struct Column {
-    pub since_start: Nanos,
-    /// By row of [`BOUNDS_MS`].
-    pub counts: [u64; BOUNDS_MS.len()],
-}
-
+/// The rate of each of the last seconds.
 #[derive(Clone, Debug, Default)]
-pub struct NodePast {
-    pub seconds: VecDeque<Second>,
-    pub columns: VecDeque<Column>,
-    pub recent: VecDeque<HashMap<String, Counts>>,
-    now: Counts,
-    versions_now: HashMap<String, Counts>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct EdgePast {
+pub struct Rates {
     pub rates: VecDeque<f32>,
-    pub recent: VecDeque<Counts>,
-    now: Counts,
+    now: u64,
 }
 
 /// An instance as all workers together see it.
@@ -157,8 +124,8 @@ pub struct PoolNow {
 pub struct Numbers {
     window: VecDeque<Tick>,
     last: Nanos,
-    pub nodes: Vec<NodePast>,
-    pub edges: Vec<EdgePast>,
+    pub nodes: Vec<Rates>,
+    pub edges: Vec<Rates>,
     phases: Vec<f32>,
     speeds: Vec<f32>,
     /// By loopback port.
@@ -217,11 +184,6 @@ impl Index {
 }
 
 impl Numbers {
-    /// Whole seconds since isobar started.
-    pub fn second(&self) -> u64 {
-        self.second
-    }
-
     /// Another map is in force: what is known of nodes and edges that stayed is kept under their new positions.
     pub fn follow(&mut self, before: &Map, map: &Map) {
         let (old, new) = (Index::of(before), Index::of(map));
@@ -230,13 +192,13 @@ impl Numbers {
             let known = if node.kind == GATEWAY { &old.gateways } else { &old.services };
             known.get(&node.name).copied()
         };
-        let mut nodes = vec![NodePast::default(); map.nodes.len()];
+        let mut nodes = vec![Rates::default(); map.nodes.len()];
         for (at, past) in nodes.iter_mut().enumerate() {
             if let Some(kept) = node_of(at).and_then(|it| self.nodes.get_mut(it)) {
                 *past = std::mem::take(kept);
             }
         }
-        let mut edges = vec![EdgePast::default(); map.edges.len()];
+        let mut edges = vec![Rates::default(); map.edges.len()];
         for ((from, to), at) in &new.edges {
             let known = node_of(*from).zip(node_of(*to)).and_then(|ends| old.edges.get(&ends));
             if let Some(kept) = known.and_then(|it| self.edges.get_mut(*it)) {
@@ -261,8 +223,8 @@ impl Numbers {
         census: &Census,
         status: &Status,
     ) -> (Vec<NodeRecord>, Vec<EdgeRecord>) {
-        self.nodes.resize_with(map.nodes.len(), NodePast::default);
-        self.edges.resize_with(map.edges.len(), EdgePast::default);
+        self.nodes.resize_with(map.nodes.len(), Rates::default);
+        self.edges.resize_with(map.edges.len(), Rates::default);
         self.phases.resize(map.edges.len(), 0.0);
         self.speeds.resize(map.edges.len(), 0.0);
         let tick = self.sort(index, frame, text);
@@ -318,19 +280,11 @@ impl Numbers {
     /// Adds to the current second, and closes it when it is over.
     fn keep(&mut self, now: Nanos, tick: &Tick) {
         let second = now.as_u64() / 1_000_000_000;
-        for (at, counts) in &tick.nodes {
-            if let Some(past) = self.nodes.get_mut(*at) {
-                past.now.add(counts);
-            }
-        }
-        for (at, counts) in &tick.edges {
-            if let Some(past) = self.edges.get_mut(*at) {
-                past.now.add(counts);
-            }
-        }
-        for ((at, version), counts) in &tick.versions {
-            if let Some(past) = self.nodes.get_mut(*at) {
-                past.versions_now.entry(version.clone()).or_default().add(counts);
+        for (rates, ticks) in [(&mut self.nodes, &tick.nodes), (&mut self.edges, &tick.edges)] {
+            for (at, counts) in ticks {
+                if let Some(it) = rates.get_mut(*at) {
+                    it.now += counts.requests;
+                }
             }
         }
         if second == self.second {
@@ -339,13 +293,9 @@ impl Numbers {
         // A collector that was held up for seconds closes one long second: its rate is over the time it really was.
         let long = (second - self.second) as f64;
         self.second = second;
-        for past in &mut self.nodes {
-            past.close(second, long);
-        }
-        for past in &mut self.edges {
-            let counts = std::mem::take(&mut past.now);
-            push(&mut past.rates, (counts.requests as f64 / long) as f32, EDGE_SECONDS);
-            push(&mut past.recent, counts, RECENT_SECONDS);
+        for it in self.nodes.iter_mut().chain(&mut self.edges) {
+            let rate = std::mem::take(&mut it.now) as f64 / long;
+            push(&mut it.rates, rate as f32, RATE_SECONDS);
         }
     }
 
@@ -517,56 +467,6 @@ impl Numbers {
             phase,
             speed,
         }
-    }
-}
-
-impl NodePast {
-    fn close(&mut self, second: u64, long: f64) {
-        let counts = std::mem::take(&mut self.now);
-        let latency = counts.latency.histogram();
-        let at = |q: f64| float(latency.quantile(q).map(Nanos::as_millis_f64));
-        let row = Second {
-            rate: (counts.requests as f64 / long) as f32,
-            errors: float(counts.errors()),
-            p50_ms: at(0.5),
-            p90_ms: at(0.9),
-            p99_ms: at(0.99),
-            p999_ms: at(0.999),
-        };
-        push(&mut self.seconds, row, NODE_SECONDS);
-        let began = Nanos::from_secs((second - 1) / COLUMN_SECONDS * COLUMN_SECONDS);
-        if self.columns.back().is_none_or(|it| it.since_start != began) {
-            push(&mut self.columns, Column { since_start: began, counts: [0; BOUNDS_MS.len()] }, COLUMNS);
-        }
-        if let Some(column) = self.columns.back_mut() {
-            let mut below = 0;
-            for (row, bound) in BOUNDS_MS.iter().enumerate() {
-                let last = row + 1 == BOUNDS_MS.len();
-                let up_to =
-                    if last { latency.count() } else { latency.count_at_most(Nanos::from_millis(*bound)) };
-                column.counts[row] += up_to.saturating_sub(below);
-                below = up_to;
-            }
-        }
-        let mut recent = std::mem::take(&mut self.versions_now);
-        // Under no name: the whole.
-        recent.insert(String::new(), counts);
-        push(&mut self.recent, recent, RECENT_SECONDS);
-    }
-
-    /// The last seconds of one version together; the empty name is all of them.
-    pub fn lately(&self, version: &str) -> Counts {
-        let mut all = Counts::default();
-        self.recent.iter().filter_map(|it| it.get(version)).for_each(|it| all.add(it));
-        all
-    }
-}
-
-impl EdgePast {
-    pub fn lately(&self) -> Counts {
-        let mut all = Counts::default();
-        self.recent.iter().for_each(|it| all.add(it));
-        all
     }
 }
 

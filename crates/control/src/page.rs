@@ -4,7 +4,8 @@
 
 use crate::history::Change;
 use crate::map::{GATEWAY, Map, Node};
-use crate::numbers::{BOUNDS_MS, Counts, EdgePast, NodePast, Numbers, PoolNow};
+use crate::numbers::{Counts, Numbers, PoolNow};
+use crate::past::{BOUNDS_MS, Past};
 use crate::status::{InstanceStatus, Status};
 use crate::tally::Tally;
 use serde::Serialize;
@@ -34,6 +35,8 @@ pub const INSTANCES_OVER: Nanos = Nanos::from_secs(60);
 pub struct Sources<'a> {
     pub map: &'a Map,
     pub numbers: &'a Numbers,
+    /// Of whom the page is about.
+    pub past: &'a Past,
     pub tally: &'a Tally,
     /// Whether a trace can still be looked at.
     pub kept: &'a dyn Fn(TraceId) -> bool,
@@ -64,15 +67,14 @@ fn known(value: Option<f64>) -> Value {
     value.map_or(Value::Null, number)
 }
 
-fn per_second(counts: &Counts, seconds: usize) -> Value {
+fn per_second(counts: &Counts, seconds: u64) -> Value {
     if seconds == 0 { Value::Null } else { number(counts.requests as f64 / seconds as f64) }
 }
 
 /// `None`: nobody is called so.
 pub fn page(sources: &Sources<'_>, name: &str) -> Option<Value> {
     let node = sources.map.find(name)?;
-    let nothing = NodePast::default();
-    let past = sources.numbers.nodes.get(node.id as usize).unwrap_or(&nothing);
+    let past = sources.past;
     let team = node.team.and_then(|it| sources.map.teams.get(it));
     let service = sources.status.services.iter().find(|it| it.name == node.name && node.kind != GATEWAY);
     let instances = service.map_or(&[][..], |it| &it.instances);
@@ -93,19 +95,23 @@ pub fn page(sources: &Sources<'_>, name: &str) -> Option<Value> {
     }))
 }
 
-fn seconds(past: &NodePast, sources: &Sources<'_>) -> Value {
-    let row = |read: fn(&crate::numbers::Second) -> f32| {
-        past.seconds.iter().map(|it| number(f64::from(read(it)))).collect::<Vec<_>>()
-    };
-    let first = sources.numbers.second().saturating_sub(past.seconds.len() as u64);
+fn seconds(past: &Past, sources: &Sources<'_>) -> Value {
+    let (mut rates, mut errors, mut quantiles) = (Vec::new(), Vec::new(), [const { Vec::new() }; 4]);
+    for it in &past.seconds {
+        rates.push(number(it.requests as f64));
+        errors.push(known(it.errors()));
+        for (column, value) in quantiles.iter_mut().zip(it.quantiles_ms([0.5, 0.9, 0.99, 0.999])) {
+            column.push(known(value));
+        }
+    }
+    let [p50, p90, p99, p999] = quantiles;
     json!({
-        "from": sources.started_unix_ms + first * 1_000,
-        "rate": row(|it| it.rate), "errors": row(|it| it.errors), "p50": row(|it| it.p50_ms),
-        "p90": row(|it| it.p90_ms), "p99": row(|it| it.p99_ms), "p999": row(|it| it.p999_ms),
+        "from": sources.started_unix_ms + past.first * 1_000,
+        "rate": rates, "errors": errors, "p50": p50, "p90": p90, "p99": p99, "p999": p999,
     })
 }
 
-fn heatmap(past: &NodePast, sources: &Sources<'_>, name: &str) -> Value {
+fn heatmap(past: &Past, sources: &Sources<'_>, name: &str) -> Value {
     let columns = past.columns.iter().map(|it| {
         let at = sources.started_unix_ms + it.since_start.as_u64() / 1_000_000;
         let examples = sources.tally.examples(name, it.since_start, sources.kept);
@@ -117,25 +123,25 @@ fn heatmap(past: &NodePast, sources: &Sources<'_>, name: &str) -> Value {
 fn calls(sources: &Sources<'_>, node: &Node) -> Vec<Value> {
     let name = |id: u32| sources.map.nodes.get(id as usize).map(|it| it.name.as_str());
     let touching = |it: &&crate::map::Edge| it.from == node.id || it.to == node.id;
-    let nothing = EdgePast::default();
     sources
         .map
         .edges
         .iter()
         .filter(touching)
         .map(|edge| {
-            let past = sources.numbers.edges.get(edge.id as usize).unwrap_or(&nothing);
-            let lately = past.lately();
+            let rates = sources.numbers.edges.get(edge.id as usize).map(|it| &it.rates);
+            let (from, to) = (name(edge.from), name(edge.to));
+            let lately = sources.past.call(from.unwrap_or_default(), to.unwrap_or_default());
             let [p50, p90, p99, p999] = lately.quantiles_ms([0.5, 0.9, 0.99, 0.999]).map(known);
             let breaker = sources.numbers.breakers.get(&(edge.id as usize));
             let call = sources.numbers.calls.get(&(edge.id as usize));
             json!({
-                "from": name(edge.from), "to": name(edge.to),
-                "rate": per_second(&lately, past.recent.len()), "errors": known(lately.errors()),
+                "from": from, "to": to,
+                "rate": per_second(&lately, sources.past.lately), "errors": known(lately.errors()),
                 "p50": p50, "p90": p90, "p99": p99, "p999": p999,
                 "retries": known(lately.retries_per_request()), "budget": known(call.and_then(|it| it.budget)),
                 "breaker": breaker.map(|(open, of)| json!({"open": open, "of": of})), "pool": call.map(|it| pool(it.pool)),
-                "spark": past.rates.iter().map(|it| number(f64::from(*it))).collect::<Vec<_>>(),
+                "spark": rates.into_iter().flatten().map(|it| number(f64::from(*it))).collect::<Vec<_>>(),
             })
         })
         .collect()
@@ -170,14 +176,14 @@ fn instance(sources: &Sources<'_>, own: &HashMap<u16, Value>, it: &InstanceStatu
     })
 }
 
-fn version(past: &NodePast, name: &str, versions: usize) -> Value {
-    let all = past.lately("");
+fn version(past: &Past, name: &str, versions: usize) -> Value {
+    let all = past.version("");
     // One version is the service; then nobody counted it apart.
-    let own = if versions == 1 { past.lately("") } else { past.lately(name) };
+    let own = past.version(if versions == 1 { "" } else { name });
     let share = (all.requests > 0).then(|| own.requests as f64 / all.requests as f64);
     let [p50, p99] = own.quantiles_ms([0.5, 0.99]).map(known);
     json!({
-        "name": name, "share": known(share), "rate": per_second(&own, past.recent.len()),
+        "name": name, "share": known(share), "rate": per_second(&own, past.lately),
         "errors": known(own.errors()), "p50": p50, "p99": p99,
     })
 }

@@ -9,7 +9,8 @@
 use crate::edges::EdgeName;
 use crate::ended::Group;
 use crate::map::{GATEWAY, Map};
-use crate::numbers::{BOUNDS_MS, COLUMNS, Counts};
+use crate::numbers::Counts;
+use crate::past::{BOUNDS_MS, COLUMNS};
 use crate::status::Status;
 use proxy::record::Finished;
 use serde_json::{Value, json};

@@ -107,7 +107,7 @@ impl Sources<'_> {
         let node = &self.map.nodes[at];
         let sum = self.window.node(node);
         let past = self.numbers.nodes.get(at);
-        let spark = past.map_or_else(Vec::new, |it| newest(it.seconds.iter().map(|second| second.rate)));
+        let spark = past.map_or_else(Vec::new, |it| newest(it.rates.iter().copied()));
         StatRow {
             service: node.name.clone(),
             kind: node.kind.to_owned(),

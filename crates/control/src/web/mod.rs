@@ -7,6 +7,7 @@ use crate::api::{self, Api, Refusal, lock};
 use crate::live::Frame;
 use crate::map::Map;
 use crate::page::{self, LogLine};
+use crate::past::Past;
 use crate::table::Table;
 use crate::watch::Watched;
 use axum::Router;
@@ -344,6 +345,8 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
         let instances = lock(&web.watched.measures).instances.view(Some(&name), page::INSTANCES_OVER, now);
         (instances, lock(&web.watched.promises).of_service(&name))
     };
+    let past = map.find(&name).map(|node| Past::read(&lock(&web.watched.measures), &map, node));
+    let past = past.unwrap_or_default();
     let document = {
         // The store first: somebody's search may hold it, and frames must not wait for that behind the numbers.
         let traces = lock(&web.watched.traces);
@@ -352,6 +355,7 @@ async fn node(State(web): State<Web>, Path(name): Path<String>) -> Result<Respon
         let sources = page::Sources {
             map: &map,
             numbers: &numbers,
+            past: &past,
             tally: &tally,
             kept: &|id| traces.reasons(id).is_some(),
             status: &status,

@@ -106,18 +106,28 @@ impl Stored {
             let (here, rest) = left.split_at(left.partition_point(|(series, _)| series.0 <= end));
             let last = here.last().map_or(first.0, |(series, _)| series.0);
             let mut open = here.iter().peekable();
-            self.decode(first.0, last, |series, latency, counters| {
+            let wants = |series: SeriesId| {
                 while open.next_if(|(wanted, _)| *wanted < series).is_some() {}
-                if let Some((_, failed)) = open.next_if(|(wanted, _)| *wanted == series) {
-                    each(*failed, latency, counters);
-                }
-            });
+                open.next_if(|(wanted, _)| *wanted == series).map(|(_, failed)| *failed)
+            };
+            self.walk(first.0, last, wants, &mut each);
             left = rest;
         }
     }
 
     /// Calls `each` for every series within `from..=to`.
-    fn decode(&self, from: u32, to: u32, mut each: impl FnMut(SeriesId, Sparse, Counters)) {
+    fn decode(&self, from: u32, to: u32, each: impl FnMut(SeriesId, Sparse, Counters)) {
+        self.walk(from, to, Some, each);
+    }
+
+    /// Calls `each` for the series within `from..=to` of which `wants` says as what; the others are only passed over.
+    fn walk<T>(
+        &self,
+        from: u32,
+        to: u32,
+        mut wants: impl FnMut(SeriesId) -> Option<T>,
+        mut each: impl FnMut(T, Sparse, Counters),
+    ) {
         let block = self.index.partition_point(|(series, _)| *series <= from).saturating_sub(1);
         let Some((_, offset)) = self.index.get(block) else { return };
         let mut reader = Reader::new(&self.blob[*offset as usize..]);
@@ -127,16 +137,27 @@ impl Stored {
                 series = 0;
             }
             at += 1;
-            let Some((gap, latency, counters)) = read_entry(&mut reader, self.shift) else {
-                debug_assert!(false, "history holds bytes it cannot read");
-                return;
-            };
-            series = series.wrapping_add(gap);
-            if series > to {
-                return;
-            }
-            if series >= from {
-                each(SeriesId(series), latency, counters);
+            let read = read_gap(&mut reader).and_then(|gap| {
+                series = series.wrapping_add(gap);
+                if series > to {
+                    return Some(false);
+                }
+                match (series >= from).then(|| wants(SeriesId(series))).flatten() {
+                    Some(as_what) => {
+                        let (latency, counters) = read_entry(&mut reader, self.shift)?;
+                        each(as_what, latency, counters);
+                    }
+                    None => skip_entry(&mut reader)?,
+                }
+                Some(true)
+            });
+            match read {
+                Some(true) => {}
+                Some(false) => return,
+                None => {
+                    debug_assert!(false, "history holds bytes it cannot read");
+                    return;
+                }
             }
         }
     }
@@ -227,8 +248,36 @@ fn put_entry(blob: &mut Vec<u8>, latency: &Sparse, counters: &Counters) {
     }
 }
 
-fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(u32, Sparse, Counters)> {
-    let gap = u32::try_from(reader.varint().ok()?).ok()?;
+fn read_gap(reader: &mut Reader<'_>) -> Option<u32> {
+    u32::try_from(reader.varint().ok()?).ok()
+}
+
+/// Passes over what [`read_entry`] reads: of a frame's thousands of entries somebody wants a few.
+fn skip_entry(reader: &mut Reader<'_>) -> Option<()> {
+    let flags = reader.varint().ok()?;
+    let (buckets, has_zero) = (flags >> 3, flags & 4 != 0);
+    let sums = u64::from(has_zero) + u64::from(has_zero || buckets > 0);
+    // The first bucket is two numbers.
+    for _ in 0..sums + u64::from(buckets > 0) {
+        reader.varint().ok()?;
+    }
+    for at in 0..buckets {
+        if reader.varint().ok()? & 3 == 3 && at > 0 {
+            reader.varint().ok()?;
+        }
+    }
+    let counters = match flags & 3 {
+        NO_COUNTERS => 0,
+        BYTES_ONLY => 2,
+        _ => reader.varint().ok()?.count_ones(),
+    };
+    for _ in 0..counters {
+        reader.varint().ok()?;
+    }
+    Some(())
+}
+
+fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(Sparse, Counters)> {
     let flags = reader.varint().ok()?;
     let buckets = usize::try_from(flags >> 3).ok()?;
     let mut latency = Sparse { shift, ..Sparse::default() };
@@ -266,7 +315,7 @@ fn read_entry(reader: &mut Reader<'_>, shift: u8) -> Option<(u32, Sparse, Counte
         let count = reader.varint().ok()?;
         *counter = if at < BYTE_COUNTERS && shift > 0 { count.saturating_mul(1024) } else { count };
     }
-    Some((gap, latency, counters))
+    Some((latency, counters))
 }
 
 /// One of the two rings, with the frame it is filling.
@@ -652,6 +701,7 @@ mod tests {
         #[test]
         fn torn_entries_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = read_entry(&mut Reader::new(&bytes), 0);
+            let _ = skip_entry(&mut Reader::new(&bytes));
         }
     }
 }
