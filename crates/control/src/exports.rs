@@ -143,7 +143,7 @@ fn own_families(watched: &Watched) -> Vec<Family> {
     {
         let measures = lock(&watched.measures);
         let usage = measures.history().usage();
-        let folded: u64 = measures.makers().iter().map(|it| it.folded).sum();
+        let folded = measures.series_usage().folded;
         families.extend([
             gauge("isobar_series", "Series in use.", measures.series_count() as f64),
             counter("isobar_series_folded", "Series that found no room and are counted as other.", folded),
@@ -175,6 +175,7 @@ fn own_families(watched: &Watched) -> Vec<Family> {
         counter("isobar_tokens_wrong", "Wrong tokens, at a login or with a request.", logins.wrong),
         counter("isobar_tokens_unheard", "Tokens not looked at: too many wrong ones before.", logins.unheard),
     ]);
+    families.extend(crate::limits::families(watched));
     families.extend(instances(watched));
     families.extend(budgets(watched));
     families

@@ -27,6 +27,7 @@ pub mod exports;
 pub mod handing;
 pub mod history;
 mod keeper;
+pub mod limits;
 pub mod live;
 pub mod logins;
 pub mod map;

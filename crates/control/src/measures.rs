@@ -13,7 +13,7 @@ use telemetry::exposition::Exemplar;
 use telemetry::ids::TraceId;
 use telemetry::metrics::{
     Collector, Counters, Frame, History, HistorySettings, InstanceSettings, InstanceStore, Maker, Registry,
-    SeriesId, SeriesKey, SeriesText, Sparse,
+    SeriesId, SeriesKey, SeriesText, SeriesUsage, Sparse,
 };
 use units::Nanos;
 
@@ -29,6 +29,7 @@ pub struct Measures {
     pub instances: InstanceStore,
     texts: Vec<SeriesText>,
     exemplars: HashMap<(SeriesId, i32), Exemplar>,
+    exemplars_refused: u64,
     last: Nanos,
 }
 
@@ -41,6 +42,7 @@ impl Measures {
             instances: InstanceStore::new(InstanceSettings::default()),
             texts: registry.texts_from(0),
             exemplars: HashMap::new(),
+            exemplars_refused: 0,
             last: now,
             registry,
         }
@@ -92,11 +94,22 @@ impl Measures {
         let place = (series, exponent(value));
         if self.exemplars.len() < EXEMPLARS_MAX || self.exemplars.contains_key(&place) {
             self.exemplars.insert(place, Exemplar { trace_id, value, at });
+        } else {
+            self.exemplars_refused += 1;
         }
     }
 
     pub fn exemplars(&self) -> impl Iterator<Item = ((SeriesId, i32), Exemplar)> + '_ {
         self.exemplars.iter().map(|(place, it)| (*place, *it))
+    }
+
+    /// How many exemplars there are and may be, and how many found no room.
+    pub fn exemplar_usage(&self) -> (usize, usize, u64) {
+        (self.exemplars.len(), EXEMPLARS_MAX, self.exemplars_refused)
+    }
+
+    pub fn series_usage(&self) -> SeriesUsage {
+        self.registry.usage()
     }
 
     pub fn makers(&self) -> Vec<Maker> {

@@ -1,6 +1,7 @@
 //! What was promised, what was said about it, who makes series, and how applications hand on their traces (docs/live.md).
 
 use crate::api::{Api, lock};
+use crate::limits::limits;
 use crate::table::Table;
 use crate::watch::Watched;
 use axum::extract::State;
@@ -84,9 +85,15 @@ async fn series(State(watched): State<Arc<Watched>>) -> Response {
             })
         })
         .collect();
+    let stores: Vec<Value> = limits(&watched)
+        .iter()
+        .map(|it| {
+            json!({"store": it.store, "used": it.used, "max": it.max, "refused": it.refused, "then": it.then})
+        })
+        .collect();
     answer(json!({
         "version": 1, "unix_ms": unix_ms(&watched), "age_ms": age_ms(&watched), "series": count,
-        "series_max": budget, "memory_bytes": bytes, "makers": rows,
+        "series_max": budget, "memory_bytes": bytes, "makers": rows, "stores": stores,
     }))
 }
 

@@ -52,6 +52,9 @@ pub struct HistoryUsage {
     /// Frames that gave up resolution, and frames that left before their time.
     pub coarsened: u64,
     pub dropped_early: u64,
+    /// Of the two rings, and what they may have.
+    pub ring_bytes: usize,
+    pub ring_bytes_max: usize,
 }
 
 /// One stored frame.
@@ -573,6 +576,8 @@ impl History {
             coarse_frames: self.coarse.frames.len(),
             coarsened: self.fine.coarsened + self.coarse.coarsened,
             dropped_early: self.fine.dropped_early + self.coarse.dropped_early,
+            ring_bytes: self.fine.bytes + self.coarse.bytes,
+            ring_bytes_max: self.fine.bytes_max + self.coarse.bytes_max,
         }
     }
 }

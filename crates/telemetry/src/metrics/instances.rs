@@ -124,6 +124,11 @@ impl InstanceStore {
         views
     }
 
+    /// How many there are, and may be.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.instances.len(), self.settings.instances_max)
+    }
+
     pub fn bytes(&self) -> usize {
         let slots = |instance: &Instance| {
             instance.slots.iter().map(|slot| size_of::<Slot>() + slot.latency.heap_bytes()).sum::<usize>()

@@ -18,7 +18,9 @@ pub use cells::{Recorder, SeriesHandle};
 pub use collector::{Collector, Delta, Frame};
 pub use history::{History, HistorySettings, HistoryUsage, Point};
 pub use instances::{InstanceSettings, InstanceStore, InstanceView};
-pub use series::{Class, Label, Maker, Registry, SeriesId, SeriesKey, SeriesSettings, SeriesText};
+pub use series::{
+    Class, Label, Maker, Registry, SeriesId, SeriesKey, SeriesSettings, SeriesText, SeriesUsage,
+};
 pub use sparse::Sparse;
 
 /// What is counted beside requests and their latency.

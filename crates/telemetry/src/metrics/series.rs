@@ -153,6 +153,17 @@ pub struct Maker {
     pub folded: u64,
 }
 
+/// How much of its budgets a registry uses, and what found them used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesUsage {
+    pub series: usize,
+    pub series_max: usize,
+    pub folded: u64,
+    pub labels: usize,
+    pub labels_max: usize,
+    pub labels_refused: u64,
+}
+
 /// Shared by recorders and the collector. Locked when a series is opened and when the collector lists them, never on
 /// the way of a request.
 #[derive(Clone, Debug)]
@@ -169,6 +180,8 @@ pub(super) struct Inner {
     pub(super) keys: Vec<SeriesKey>,
     operations: HashMap<(Label, Label), HashSet<Label>>,
     folded: HashMap<(Label, Label), u64>,
+    folded_ever: u64,
+    labels_refused: u64,
     /// Every worker's cells in the order they were opened; the collector keeps its own place in each.
     pub(super) workers: Vec<Vec<(SeriesId, Arc<Cell>)>>,
 }
@@ -183,6 +196,8 @@ impl Registry {
             keys: Vec::new(),
             operations: HashMap::new(),
             folded: HashMap::new(),
+            folded_ever: 0,
+            labels_refused: 0,
             workers: Vec::new(),
         };
         for reserved in ["other", ""] {
@@ -209,6 +224,18 @@ impl Registry {
         let mut inner = self.lock();
         inner.workers.push(Vec::new());
         Recorder::new(self.clone(), inner.workers.len() - 1)
+    }
+
+    pub fn usage(&self) -> SeriesUsage {
+        let inner = self.lock();
+        SeriesUsage {
+            series: inner.keys.len(),
+            series_max: inner.settings.series_max,
+            folded: inner.folded_ever,
+            labels: inner.texts.len(),
+            labels_max: inner.settings.labels_max,
+            labels_refused: inner.labels_refused,
+        }
     }
 
     pub fn series_count(&self) -> usize {
@@ -292,6 +319,7 @@ impl Inner {
             return *label;
         }
         if self.texts.len() >= self.settings.labels_max {
+            self.labels_refused += 1;
             return Label::OTHER;
         }
         let label = Label(u32::try_from(self.texts.len()).expect("labels_max is far below four billion"));
@@ -334,8 +362,9 @@ impl Inner {
             operations.insert(key.operation);
             return (self.insert(*key), true);
         }
-        // Whoever cannot even be named here is already counted under the last edge that could.
-        if self.folded.len() < self.settings.series_max {
+        self.folded_ever += 1;
+        // Whoever cannot even be named here is in that sum.
+        if self.folded.contains_key(&edge) || self.folded.len() < self.settings.series_max {
             *self.folded.entry(edge).or_default() += 1;
         }
         if room {
@@ -411,6 +440,7 @@ mod tests {
             makers.iter().map(line).collect::<Vec<_>>(),
             ["other>other 6 1 0", "web>cart 4 4 3", "app>cart 2 2 1"]
         );
+        assert_eq!(registry.usage().folded, 4);
     }
 
     #[test]
@@ -419,6 +449,8 @@ mod tests {
         assert_ne!(registry.label("a"), Label::OTHER);
         assert_eq!(registry.label("b"), Label::OTHER);
         assert_eq!(registry.label(""), Label::NONE);
+        let usage = registry.usage();
+        assert_eq!((usage.labels, usage.labels_max, usage.labels_refused), (3, 3, 1));
     }
 
     #[test]

@@ -131,6 +131,10 @@ impl Slowest {
         true
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.edges.len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.edges.capacity() * (size_of::<(Edge, Vec<Nanos>)>() + self.settings.slowest * size_of::<Nanos>())
     }

@@ -21,6 +21,7 @@ use crate::report::Report;
 use crate::span::{Span, SpanKind};
 use crate::tree::Link;
 use entry::{Entry, LinkCount, NO_SLOT, Slot, State, UNNAMED};
+pub use links::GONE_LINKS_MAX;
 use links::Gone;
 use offered::Offered;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -92,6 +93,11 @@ impl MemoryTraces {
         }
     }
 
+    /// What it may hold at most.
+    pub fn settings(&self) -> &TraceSettings {
+        &self.settings
+    }
+
     pub fn usage(&self) -> Usage {
         let decided = self.not_kept_order.len() * 2 * size_of::<(TraceId, u64)>();
         Usage {
@@ -104,6 +110,13 @@ impl MemoryTraces {
             traces: self.by_arrival_len(),
             undecided: self.undecided.len(),
             names_refused: self.names.refused + self.offered.refused,
+            names_bytes: self.names.bytes(),
+            edges: self.slowest.len(),
+            links: self.gone.len(),
+            links_refused: self.gone.refused,
+            values: self.offered.values_len,
+            values_refused: self.offered.values_refused,
+            untracked: self.slowest.untracked,
             ..self.usage
         }
     }

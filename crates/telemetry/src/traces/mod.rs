@@ -9,7 +9,7 @@ mod query;
 mod settings;
 
 pub use keep::{KeepSettings, Reasons, in_share};
-pub use memory::MemoryTraces;
+pub use memory::{GONE_LINKS_MAX, MemoryTraces};
 pub use query::{Order, TraceQuery};
 pub use settings::{TraceSettings, Usage};
 

@@ -64,5 +64,15 @@ pub struct Usage {
     pub pushed_out: u64,
     pub spans_too_late: u64,
     pub spans_too_many: u64,
+    pub names_bytes: usize,
     pub names_refused: u64,
+    /// Pairs of caller and callee remembered of traces that are gone, and those that found no room or made it.
+    pub links: usize,
+    pub links_refused: u64,
+    /// Values offered for completion, and those that found no room.
+    pub values: usize,
+    pub values_refused: u64,
+    /// Edges whose slowest are kept, and calls over others.
+    pub edges: usize,
+    pub untracked: u64,
 }

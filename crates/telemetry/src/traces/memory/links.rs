@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use units::Nanos;
 
 /// Pairs of caller and callee remembered of traces that are gone, in all minutes; then the oldest minutes go.
-const PAIRS_MAX: usize = 200_000;
+pub const GONE_LINKS_MAX: usize = 200_000;
 /// What such a pair costs.
 const PAIR_BYTES: usize = 48;
 const MINUTE: u64 = 60_000_000_000;
@@ -25,6 +25,8 @@ pub(super) struct Gone {
     minutes: BTreeMap<u64, Sums>,
     /// Pairs in all minutes.
     len: usize,
+    /// That found no room, or made it.
+    pub(super) refused: u64,
 }
 
 impl Gone {
@@ -42,10 +44,13 @@ impl Gone {
         } else if minute.len() < settings.links_per_minute_max {
             minute.insert(ends, (calls, errors));
             self.len += 1;
+        } else {
+            self.refused += 1;
         }
-        while self.len > PAIRS_MAX {
+        while self.len > GONE_LINKS_MAX {
             let Some((_, oldest)) = self.minutes.pop_first() else { break };
             self.len -= oldest.len();
+            self.refused += oldest.len() as u64;
         }
     }
 
@@ -64,7 +69,6 @@ impl Gone {
         self.minutes.values().map(Map::len).sum()
     }
 
-    #[cfg(test)]
     pub(super) const fn len(&self) -> usize {
         self.len
     }

@@ -38,7 +38,9 @@ pub(super) struct Offered {
     pub(super) refused: u64,
     /// Values by key.
     values: BTreeMap<Box<str>, BTreeMap<Box<str>, Nanos>>,
-    values_len: usize,
+    pub(super) values_len: usize,
+    /// Values that found no room.
+    pub(super) values_refused: u64,
     /// Service, span and remote service that were learnt lately, so that a span which says nothing new costs nothing.
     learnt: Map<[Option<NameId>; 3], Nanos>,
 }
@@ -112,6 +114,8 @@ impl Offered {
             } else if self.values_len < settings.completions_max {
                 values.insert(value.into(), now);
                 self.values_len += 1;
+            } else {
+                self.values_refused += 1;
             }
         }
     }
