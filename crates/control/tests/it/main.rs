@@ -1,4 +1,5 @@
-//! The doors as strangers meet them: other people's clients over real sockets.
+//! The doors as strangers meet them: other people's clients over real sockets; and what is counted, by the whole way.
 
 mod clients;
 mod house;
+mod percentiles;
