@@ -1,7 +1,7 @@
 //! A proxy, an instance behind it, customers before it, and a watcher beside it: what the bench and the soak measure.
 
-use control::map::{GATEWAY, Map, Node};
-use control::status::Status;
+use control::map::{Edge as Line, GATEWAY, Map, Node};
+use control::status::{InstanceStatus, ServiceStatus, Status};
 use control::watch::{Clocks, MARKER, Watched, watch};
 use proxy::config::{Action, Config, Edge, Listener, PathMatch, Reply, Route, Service};
 use proxy::{Options, Proxy};
@@ -142,10 +142,25 @@ pub(crate) fn house(instance: SocketAddr, with_watcher: bool) -> Fallible<House>
     let proxy =
         Proxy::start(config(instance), Options { workers: 1, seed: 1, series, ..Options::default() })?;
     let door = proxy.address("edge").ok_or("it does not listen")?;
-    let (status, status_end) = tokio::sync::watch::channel(Arc::new(Status::default()));
+    // Somebody who answers, and where: what is told of places and of handing on traces costs as well.
+    let cart = InstanceStatus {
+        name: "cart#0".to_owned(),
+        state: "ready".to_owned(),
+        port: Some(instance.port()),
+        place: "eu-west/a".to_owned(),
+        ..InstanceStatus::default()
+    };
+    let cart = ServiceStatus { name: "cart".to_owned(), instances: vec![cart], ..ServiceStatus::default() };
+    let said = Status { services: vec![cart], ..Status::default() };
+    let (status, status_end) = tokio::sync::watch::channel(Arc::new(said));
     if with_watcher {
         let node = |id, name: &str, kind| Node { id, name: name.into(), kind, ..Node::default() };
-        let map = Map { nodes: vec![node(0, "edge", GATEWAY), node(1, "cart", "http")], ..Map::default() };
+        let map = Map {
+            nodes: vec![node(0, "edge", GATEWAY), node(1, "cart", "http")],
+            edges: vec![Line { id: 0, from: 0, to: 1, optional: false, path: Vec::new() }],
+            zones: vec!["eu-west/a".to_owned()],
+            ..Map::default()
+        };
         let (maps, maps_end) = tokio::sync::watch::channel(Arc::new(map));
         watched.observe(proxy.observer());
         let watched = Arc::clone(&watched);
