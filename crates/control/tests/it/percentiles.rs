@@ -1,6 +1,7 @@
 //! Percentiles by the whole way, from a worker's cell by the collector and the history to the API's answer, against those of
 //! the very requests, on a mix with a long tail. Nothing is timed: whatever a request took is what both sides are told.
 
+use control::admit::Gate;
 use control::api::Api;
 use control::map::{Edge as Line, GATEWAY, Map, Node};
 use control::status::Status;
@@ -71,7 +72,7 @@ fn proxy(watched: &Watched, instance: std::net::SocketAddr) -> Proxy {
     Proxy::start(config, Options { workers: 2, seed: 1, series, ..Options::default() }).expect("it starts")
 }
 
-fn api(now: &Clocks) -> Api {
+fn api(now: &Clocks, watched: &Arc<Watched>) -> Api {
     Api {
         requests: mpsc::channel(1).0,
         status: tokio::sync::watch::channel(Arc::default()).1,
@@ -79,7 +80,7 @@ fn api(now: &Clocks) -> Api {
         changes: broadcast::channel(1).0,
         registry: Arc::default(),
         registry_changed: Arc::default(),
-        token: "".into(),
+        gate: Arc::new(Gate::new(String::new(), false, Arc::clone(watched), || Ok(String::new()))),
         now: Arc::clone(&now.now),
     }
 }
@@ -105,7 +106,7 @@ fn the_apis_percentiles_are_those_of_the_requests() {
         let (_status, status_end) = tokio::sync::watch::channel(Arc::new(Status::default()));
         tokio::spawn(watch(Arc::clone(&watched), maps_end, status_end));
         let router = control::web::router(
-            api(&clocks),
+            api(&clocks, &watched),
             Arc::clone(&watched),
             |_, _, _| (404, Vec::new(), &[][..]),
             Arc::new(|_: &str, _: usize| Vec::new()),
