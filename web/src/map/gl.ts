@@ -314,7 +314,9 @@ export function edgeTriangles(order: Uint32Array, stride: number): Uint32Array {
 }
 
 /** Strides divide the points evenly: both ends stay where they are. */
-export const edgeStride = (scale: number): number => (scale > 0.4 ? 1 : scale > 0.2 ? 3 : 5);
+export const edgeStride = (scale: number, edges: number): number => (scale > 0.6 && edges < FEW ? 1 : scale > 0.4 ? 2 : scale > 0.2 ? 6 : 10);
+/** So many can have all their points. */
+const FEW = 500;
 
 /** `null` where there is no WebGL2: the caller draws in two dimensions instead. */
 export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer | null {
@@ -416,7 +418,7 @@ export function glRenderer(canvas: HTMLCanvasElement, first: Palette): Renderer 
       const drawEdges = () => {
         if (order.length === 0) return;
         use(0);
-        const stride = edgeStride(camera.scale);
+        const stride = edgeStride(camera.scale, order.length);
         gl.uniform1i(uStride, stride);
         gl.bindVertexArray(edgeArray);
         if (made !== stride) {

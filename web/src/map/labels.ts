@@ -160,7 +160,7 @@ function callLabels(paper: Paper, shown: Shown, taken: Box[]): void {
     const width = context.measureText(text).width + 10;
     const middle = (row * EDGE_POINTS + Math.floor(EDGE_POINTS / 2)) * 2;
     // The middle of the line, or a third of it either way if something stands there.
-    const spot = [0, -4, 4, -6, 6]
+    const spot = [0, -8, 8, -12, 12]
       .map((by) => toScreen(camera, size, geo.edgePoints[middle + by * 2] ?? 0, geo.edgePoints[middle + by * 2 + 1] ?? 0))
       .map(([x, y]): Box => ({ left: x - width / 2, top: y - 9, right: x + width / 2, bottom: y + 9 }))
       .find((box) => box.right > 0 && box.left < size.width && box.bottom > 0 && box.top < size.height && !taken.some((other) => box.left < other.right && box.right > other.left && box.top < other.bottom && box.bottom > other.top));

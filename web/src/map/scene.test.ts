@@ -4,8 +4,8 @@ import { edgeStride, edgeTriangles } from "./gl";
 
 describe("triangles of edges", () => {
   test("join every point of an edge to the next, in drawing order", () => {
-    for (const scale of [1, 0.3, 0.1]) {
-      const stride = edgeStride(scale);
+    for (const [scale, edges] of [[1, 3], [1, 4_000], [0.5, 3], [0.3, 3], [0.1, 3]] as const) {
+      const stride = edgeStride(scale, edges);
       const triangles = edgeTriangles(Uint32Array.of(2, 0), stride);
       const pieces = (EDGE_POINTS - 1) / stride;
       expect(Number.isInteger(pieces)).toBe(true);

@@ -7,8 +7,8 @@ import { NODE_FLAG } from "../lib/protocol";
 import { sample } from "./curve";
 import { health, type Health } from "./palette";
 
-/** Points along each edge; a cubic chain drawn with this many is smooth at every zoom we offer. */
-export const EDGE_POINTS = 16;
+/** Points along each edge; the longest way around others, drawn with this many, has no corners that one sees. */
+export const EDGE_POINTS = 31;
 
 /** Floats of one node: x, y, half width, half height; health, saturation, shape, flags; share of the newest version, and three to spare. */
 export const NODE_FLOATS = 12;
