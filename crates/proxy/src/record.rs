@@ -82,6 +82,40 @@ pub struct Finished {
     pub path: [u8; PATH_BYTES],
 }
 
+impl Default for Finished {
+    /// Of a request that nobody knows anything about: it was never tried, on no edge, and nothing was answered.
+    fn default() -> Self {
+        Self {
+            started_unix: Nanos::ZERO,
+            duration: Nanos::ZERO,
+            upstream: Nanos::ZERO,
+            worker: 0,
+            edge: u32::MAX,
+            generation: 0,
+            status: 0,
+            attempts: 0,
+            method: crate::http1::Method::Get,
+            trace_id: 0,
+            parent_span: 0,
+            server_span: 0,
+            client_span: 0,
+            sampled: false,
+            instance: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            error: "",
+            last: None,
+            tries: None,
+            counted: None,
+            breaker_open: false,
+            ejected: false,
+            fault: "",
+            path_len: 0,
+            path: [0; PATH_BYTES],
+        }
+    }
+}
+
 impl Finished {
     /// The path, or its first bytes.
     pub fn path(&self) -> &str {
@@ -89,7 +123,7 @@ impl Finished {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    pub(crate) fn set_path(&mut self, path: &[u8]) {
+    pub fn set_path(&mut self, path: &[u8]) {
         let len = path.len().min(PATH_BYTES);
         self.path[..len].copy_from_slice(&path[..len]);
         self.path_len = len as u8;

@@ -14,7 +14,8 @@ impl Runner {
     pub(super) fn look(&mut self, now: Nanos, it: &mut Playing) {
         if it.recording.is_none() && it.play.zero() <= now {
             let began = Nanos(unix_nanos().saturating_sub(now.saturating_sub(it.play.zero()).as_u64()));
-            it.recording = Some(Recording::new(&it.system, it.groups, began, &it.expect));
+            it.recording =
+                Some(Recording::new(&it.system, it.groups, self.options.places, began, &it.expect));
             it.sliced = it.play.zero();
             it.tallies = self.tallies();
             it.guards.begin(&self.guard_readings());

@@ -75,7 +75,8 @@ pub(crate) struct CallSeen {
     pub(crate) astray: u64,
     pub(crate) in_zone: u64,
     pub(crate) placed: u64,
-    /// Of what instances answered: from sending to the head of the reply.
+    /// Of what instances answered: from sending to the head of the reply. Where places are felt, the time of a call from
+    /// elsewhere is mostly that of the way, so it is counted and its time is not.
     pub(crate) at_instance: Vec<Requests>,
 }
 
@@ -113,6 +114,8 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Recording {
     groups: Groups,
+    /// Instances are as far apart as their places.
+    distances: bool,
     began_unix: Nanos,
     known: HashMap<String, Known>,
     pub(crate) calls: BTreeMap<CallKey, CallSeen>,
@@ -129,7 +132,13 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    pub(crate) fn new(system: &System, groups: Groups, began_unix: Nanos, expected: &[Expectation]) -> Self {
+    pub(crate) fn new(
+        system: &System,
+        groups: Groups,
+        distances: bool,
+        began_unix: Nanos,
+        expected: &[Expectation],
+    ) -> Self {
         let known = system.services.iter().map(|service| {
             let mut lines: Vec<(String, RequestLine)> = service
                 .operations
@@ -156,6 +165,7 @@ impl Recording {
         });
         Self {
             groups,
+            distances,
             began_unix,
             known: known.collect(),
             calls: BTreeMap::new(),
@@ -210,8 +220,11 @@ impl Recording {
         let tries = finished.tries.as_deref().unwrap_or_default();
         seen.hedges += tries.iter().filter(|it| it.is_hedge).count() as u64;
         if let Some(instance) = instance {
-            if !finished.upstream.is_zero() {
-                record(&mut seen.at_instance[group], result, finished.upstream);
+            let is_far = self.distances && places.get(slot).is_some_and(|it| *it != instance.place);
+            match (finished.upstream.is_zero(), is_far, result) {
+                (true, ..) => {}
+                (false, true, Ok(())) => seen.at_instance[group].ok += 1,
+                (false, ..) => record(&mut seen.at_instance[group], result, finished.upstream),
             }
             if let Some(place) = places.get(slot) {
                 seen.placed += 1;
@@ -405,8 +418,6 @@ pub(crate) fn limit(limit: Limit) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy::http1::Method;
-    use proxy::record::PATH_BYTES;
 
     const BEGAN: Nanos = Nanos::from_secs(1_000);
 
@@ -427,40 +438,28 @@ scenarios:
 
     fn recording(system: &System) -> Recording {
         let expect: Vec<Expectation> = system.scenarios[0].expect.iter().map(|it| it.value.clone()).collect();
-        Recording::new(system, Groups::InTurn, BEGAN, &expect)
+        Recording::new(system, Groups::InTurn, false, BEGAN, &expect)
     }
 
     fn finished(at_ms: u64, path: &str, status: u16, error: &'static str, trace_id: u128) -> Finished {
-        let mut bytes = [0; PATH_BYTES];
-        bytes[..path.len()].copy_from_slice(path.as_bytes());
-        Finished {
+        let mut finished = Finished {
             started_unix: BEGAN + Nanos::from_millis(at_ms),
             duration: Nanos::from_millis(5),
             upstream: Nanos::from_millis(4),
-            worker: 0,
             edge: 0,
             generation: 1,
             status,
             attempts: 2,
-            method: Method::Get,
             trace_id,
-            parent_span: 0,
-            server_span: 0,
-            client_span: 0,
             sampled: true,
             instance: Some(SocketAddr::from(([127, 0, 0, 1], 7))),
             request_bytes: 10,
             response_bytes: 100,
             error,
-            last: None,
-            tries: None,
-            counted: None,
-            breaker_open: false,
-            ejected: false,
-            fault: "",
-            path_len: path.len() as u8,
-            path: bytes,
-        }
+            ..Finished::default()
+        };
+        finished.set_path(path.as_bytes());
+        finished
     }
 
     fn take(recording: &mut Recording, finished: &Finished, edge: Option<&str>) {
@@ -558,6 +557,21 @@ scenarios:
         let db = &recording.instances["db#0"];
         assert_eq!((db.arrivals.iter().sum::<u64>(), db.held[3]), (3, 8_000_000));
         assert_eq!((recording.bytes_out["eu/a"], recording.bytes_out["eu/b"]), (20, 200));
+    }
+
+    #[test]
+    fn the_way_is_no_time_of_the_instance() {
+        let system = system();
+        for (distances, timed) in [(false, 2), (true, 1)] {
+            let mut recording = Recording::new(&system, Groups::InTurn, distances, BEGAN, &[]);
+            // From another place, and from somebody whose place is not known.
+            for edge in ["web#0->db", "edge->db"] {
+                take(&mut recording, &finished(0, "/rows/7", 200, "", 0), Some(edge));
+            }
+            let seen: Vec<&Requests> = recording.calls.values().map(|it| &it.at_instance[0]).collect();
+            assert_eq!(seen.iter().map(|it| it.ok).sum::<u64>(), 2);
+            assert_eq!(seen.iter().map(|it| it.latency.count()).sum::<u64>(), timed);
+        }
     }
 
     #[test]

@@ -177,7 +177,11 @@ impl Facts<'_> {
                 .estimate(availability(&all).unwrap_or(1.0), |group| availability(&groups[group]))
                 .within(0.0, 1.0),
             errors,
-            latency: self.latency(&groups.iter().map(|it| it.latency.clone()).collect::<Vec<_>>()),
+            latency: match (all.ok, all.latency.count()) {
+                // Answered, and nobody here could tell how fast.
+                (1.., 0) => unknown_latency(),
+                _ => self.latency(&groups.iter().map(|it| it.latency.clone()).collect::<Vec<_>>()),
+            },
         }
     }
 
@@ -219,7 +223,7 @@ impl Facts<'_> {
     }
 
     fn services(&self) -> Vec<ServiceReport> {
-        let unknown = Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN };
+        let unknown = UNKNOWN;
         let gateways = self.system.gateways.iter().map(|gateway| {
             let name = &gateway.name.value;
             ServiceReport {
@@ -256,14 +260,7 @@ impl Facts<'_> {
                     name: name_of.clone(),
                     requests: self
                         .requests(&self.sum(|_, to, it| to == name && it == name_of, |it| &it.at_instance)),
-                    wait: LatencyReport {
-                        mean: unknown,
-                        p50: unknown,
-                        p90: unknown,
-                        p99: unknown,
-                        p999: unknown,
-                        histogram: Histogram::new(),
-                    },
+                    wait: unknown_latency(),
                     cache_hit_share: None,
                     stale_reads_per_second: f64::NAN,
                 }
@@ -381,7 +378,7 @@ impl Facts<'_> {
                     let share = |it: f64| (it / places).clamp(0.0, 1.0);
                     Estimate { value: share(busy.value), low: share(busy.low), high: share(busy.high) }
                 }),
-                waiting: Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN },
+                waiting: UNKNOWN,
                 up_share: if looked.times > 0 {
                     f64::from(looked.ready) / f64::from(looked.times)
                 } else {
@@ -501,6 +498,13 @@ impl Facts<'_> {
         self.estimate(seconds(&all).unwrap_or(0.0), |group| seconds(&groups[group].latency))
             .within(0.0, f64::INFINITY)
     }
+}
+
+const UNKNOWN: Estimate = Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN };
+
+fn unknown_latency() -> LatencyReport {
+    let (mean, p50, p90, p99, p999) = (UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN);
+    LatencyReport { mean, p50, p90, p99, p999, histogram: Histogram::new() }
 }
 
 fn availability(requests: &Requests) -> Option<f64> {
