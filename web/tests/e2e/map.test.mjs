@@ -629,7 +629,7 @@ describe("from another machine", () => {
   });
 
   test("the page asks for the token once, and keeps it where no script reads it", async () => {
-    const page = await open(browser, `${far()}/`, { refused: ["401"] });
+    const page = await open(browser, `${far()}/`, { refused: ["401", "HTTP Authentication failed"] });
     pages.push(page);
     const field = page.getByLabel("token");
     await until("the question", () => field.count(), (count) => count === 1);
@@ -755,7 +755,7 @@ describe("hostile words", () => {
     await until("the contact", () => page.locator("section.page").innerText(), (text) => text.includes("<img src=x onerror=alert(1)>"));
     assert.notEqual(await page.title(), "taken");
     await page.goto(`${isobar.url}/service/${encodeURIComponent(NAMES[0])}?q=%22&group=%3Cb%3E`);
-    await until("words", () => page.locator("[role=alert]").textContent(), (text) => text.includes(`no service is called ${NAMES[0]}`));
+    await until("words", () => page.locator("main [role=alert]").textContent(), (text) => text.includes(`no service is called ${NAMES[0]}`));
   });
 });
 
