@@ -11,6 +11,7 @@
 //! **Invariant:** nothing is left behind, however isobar ends.
 
 pub mod environment;
+pub mod listening;
 pub mod load;
 pub mod logs;
 pub mod plan;

@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 /// How long the rest of an answer may take that has said its status.
 const HEAR_OUT: Duration = Duration::from_millis(100);
 
+/// How the words begin where nobody listens.
+pub(crate) const NOBODY: &str = "nobody listens at ";
 /// Longer answers are not from a health service.
 const ANSWER_BYTES_MAX: usize = 1 << 10;
 
@@ -58,7 +60,7 @@ impl Probe {
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     TcpStream::connect(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("nobody listens at {address}"),
+        std::io::ErrorKind::ConnectionRefused => format!("{NOBODY}{address}"),
         _ => format!("no connection to {address}: {}", os_words(&error)),
     })
 }

@@ -259,6 +259,12 @@ pub fn is_marked(pid: i32, value_prefix: &str) -> bool {
     environ.split(|byte| *byte == 0).any(|it| it.starts_with(wanted.as_bytes()))
 }
 
+/// Those that carry it, however far they forked away.
+pub fn marked(value_prefix: &str) -> Vec<i32> {
+    let all = all_processes().into_iter().filter(|it| !it.zombie && is_marked(it.pid, value_prefix));
+    all.map(|it| it.pid).collect()
+}
+
 /// Kills exactly this process: the pid is pinned by a pidfd before it is looked at once more.
 pub fn kill_exactly(found: &Found) -> bool {
     let Some(pid) = Pid::from_raw(found.pid) else { return false };

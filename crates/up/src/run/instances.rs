@@ -2,10 +2,11 @@
 
 use super::{Inner, Runner, slot, unix_nanos};
 use crate::environment::{Environment, os_words, variable_stem};
+use crate::listening;
 use crate::logs::{Lines, Stream};
 use crate::plan::{self, Seat};
-use crate::probe::Probe;
-use crate::process::{Launch, MARK, Output, launch};
+use crate::probe::{self, Probe};
+use crate::process::{Launch, MARK, Output, launch, marked};
 use crate::supervisor::{Event, Exit, Key};
 use crate::synthetic::{Behaviour, Identity, Start};
 use crate::words;
@@ -300,11 +301,22 @@ impl Runner {
         let every = Duration::from_nanos(health.every.as_u64()).max(FIRST_CHECK);
         let timeout = Duration::from_nanos(health.timeout.as_u64());
         let (inbox, trampoline) = (self.inbox.clone(), self.options.trampoline.clone());
+        let mark = self.mark_of(key);
         let task = tokio::task::spawn_local(async move {
             let mut pause = FIRST_CHECK;
             let mut answered = false;
+            let (mut failures, mut hint) = (0_u32, String::new());
             loop {
-                let result = probe.ask(address, timeout, Some(&trampoline)).await;
+                let mut result = probe.ask(address, timeout, Some(&trampoline)).await;
+                let nobody = result.as_mut().err().filter(|why| !answered && why.starts_with(probe::NOBODY));
+                if let Some(why) = nobody {
+                    failures += 1;
+                    // A walk over the process table, so not at every turn.
+                    if failures >= 4 && failures.is_power_of_two() {
+                        hint = listening::words(&listening::ports_of(&marked(&mark)));
+                    }
+                    why.push_str(&hint);
+                }
                 answered |= result.is_ok();
                 // Before the first good answer a bad one is no news, but its words are what a person needs.
                 if inbox.send(Inner::Event(Event::Health(key, result))).await.is_err() {
