@@ -105,6 +105,7 @@ fn a_client_may_leave_at_any_byte_of_a_request() {
         ),
     ];
     let (proxy, address) = start(impatient(answering(|request| ok(&request.first))));
+    let mut came = 0;
     for (what, whole) in messages {
         for how in [Leaving::Ends, Leaving::Resets, Leaving::FallsSilent] {
             std::thread::scope(|scope| {
@@ -123,6 +124,11 @@ fn a_client_may_leave_at_any_byte_of_a_request() {
                         assert!(expected.contains(&status), "{what}, {how:?} after {end} bytes: {said:?}");
                     });
                 }
+            });
+            // Who is gone may still stand before the door.
+            came += whole.len() as u64;
+            eventually("all were let in", || {
+                counter(&proxy, "isobar_proxy_connections_accepted_total") == came
             });
             // A connection of HTTP/1 takes its timer along; its runner's buffers stay.
             check_settled(&proxy, 100);

@@ -373,7 +373,7 @@ fn streams_beyond_the_limit_are_refused_and_the_rest_served() {
     };
     (0..7).for_each(|n| raw.send(&wait(2 * n + 1)));
     assert_eq!((raw.verdict(), raw.verdict()), ("reset 11 7".into(), "reset 13 7".into()));
-    assert_eq!(counter(&proxy, "isobar_proxy_h2_streams_refused_total"), 2);
+    eventually("both are counted", || counter(&proxy, "isobar_proxy_h2_streams_refused_total") == 2);
     raw.send(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
     eventually("one is let go", || counter(&proxy, "isobar_proxy_requests_in_flight") == 4);
     raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 15, &get(&[])));
