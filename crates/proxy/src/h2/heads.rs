@@ -128,6 +128,10 @@ impl Text {
         let kind = classify(name);
         match kind {
             Kind::Other => {}
+            kind if block == Block::Trailer && !kind.may_trail() => {
+                self.malformed = true;
+                return;
+            }
             Kind::Cookie if block == Block::Request => {
                 // HTTP/2 may cut cookies into crumbs; HTTP/1 has one line (RFC 9113, 8.2.3).
                 if !self.cookies.is_empty() {
@@ -148,7 +152,7 @@ impl Text {
             }
             Kind::ContentLength => {
                 let length = decimal(value);
-                self.malformed |= length.is_none() || self.length.is_some() || block == Block::Trailer;
+                self.malformed |= length.is_none() || self.length.is_some();
                 self.length = length;
             }
             Kind::Te => {
@@ -401,7 +405,14 @@ mod tests {
         check(Block::Response, &[("x", "1")], None);
         check(Block::Response, &[(":status", "20x")], None);
         check(Block::Trailer, &[("grpc-status", "0")], Some("grpc-status: 0\r\n"));
-        check(Block::Trailer, &[(":path", "/")], None);
+        check(
+            Block::Trailer,
+            &[("x-request-id", "a"), ("date", "b")],
+            Some("x-request-id: a\r\ndate: b\r\n"),
+        );
+        for name in [":path", "host", "content-length", "cookie", "x-forwarded-for", "isobar-version"] {
+            check(Block::Trailer, &[(name, "1")], None);
+        }
     }
 
     #[test]

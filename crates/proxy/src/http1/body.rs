@@ -214,7 +214,7 @@ impl BodyReader {
     }
 }
 
-/// A trailer must not say what a head has already decided.
+/// Lines that may stand in a trailer, and nothing else.
 fn check_trailer(block: &[u8]) -> Result<(), Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     if memchr::memchr_iter(b'\n', block).any(|lf| lf == 0 || block[lf - 1] != b'\r') {
@@ -222,10 +222,7 @@ fn check_trailer(block: &[u8]) -> Result<(), Refusal> {
     }
     match httparse::parse_headers(block, &mut headers) {
         Ok(httparse::Status::Complete((len, headers))) if len == block.len() => {
-            let forbidden = |kind: Kind| {
-                kind.is_hop_by_hop()
-                    || matches!(kind, Kind::ContentLength | Kind::Host | Kind::Expect | Kind::Cookie)
-            };
+            let forbidden = |kind: Kind| kind.is_hop_by_hop() || !kind.may_trail();
             if headers.iter().any(|header| forbidden(classify(header.name.as_bytes()))) {
                 return Err(Refusal::TrailerSyntax);
             }
@@ -353,6 +350,9 @@ mod tests {
         }
         check("0\r\ncontent-length: 5\r\n\r\n", Err(Refusal::TrailerSyntax));
         check("0\r\nTransfer-Encoding: chunked\r\n\r\n", Err(Refusal::TrailerSyntax));
+        check("0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n", Err(Refusal::TrailerSyntax));
+        check("0\r\nx: y\r\nisobar-version: 2\r\n\r\n", Err(Refusal::TrailerSyntax));
+        check("0\r\nhost: evil\r\n\r\n", Err(Refusal::TrailerSyntax));
         check("0\r\nbad line\r\n\r\n", Err(Refusal::TrailerSyntax));
         check("0\r\na: b\nc: d\r\n\r\n", Err(Refusal::TrailerSyntax));
         check(&format!("0\r\na: {}\r\n\r\n", "x".repeat(5_000)), Err(Refusal::TrailerTooLong));

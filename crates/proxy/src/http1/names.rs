@@ -69,6 +69,29 @@ impl Kind {
         )
     }
 
+    /// A trailer must not say what the head has already decided, nor what only a trusted caller is believed: there are
+    /// servers that take it for more of the head.
+    pub fn may_trail(self) -> bool {
+        !matches!(
+            self,
+            Self::Host
+                | Self::ContentLength
+                | Self::Expect
+                | Self::Cookie
+                | Self::Forwarded
+                | Self::XForwardedFor
+                | Self::XForwardedProto
+                | Self::XForwardedHost
+                | Self::GrpcTimeout
+                | Self::EnvoyTimeout
+                | Self::EnvoyFault
+                | Self::Deadline
+                | Self::Version
+                | Self::Priority
+                | Self::Attempt
+        )
+    }
+
     /// A `Connection` header may nominate headers to drop. Whoever nominates one of these wants the next hop to see
     /// another request than we did.
     pub fn may_be_nominated(self) -> bool {
