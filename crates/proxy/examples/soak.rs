@@ -502,8 +502,8 @@ impl Served {
 
     /// What is held once nobody is there any more; nothing if that never comes.
     fn at_rest(&mut self) -> Option<Held> {
-        // Those who fell silent are let go by time-outs of a second, and a timer that was dropped when its turn comes,
-        // within some seconds.
+        // Those who fell silent are let go by time-outs of a second. Runners that are kept for the next streams have a timer
+        // each.
         (0..100).find_map(|_| {
             std::thread::sleep(Duration::from_millis(100));
             self.held().filter(|held| held.connections == 0 && held.in_flight == 0 && held.timers <= 600)
