@@ -50,7 +50,12 @@ pub fn limits(watched: &Watched) -> Vec<Limit> {
         let traces = lock(&watched.traces);
         let (usage, settings) = (traces.usage(), traces.settings());
         limit("traces", (usage.traces, settings.traces_max), usage.pushed_out, "the oldest trace leaves");
-        limit("trace_bytes", (usage.bytes, settings.bytes_max), usage.pushed_out, "the oldest trace leaves");
+        limit(
+            "trace_bytes",
+            (usage.budgeted, settings.bytes_max),
+            usage.pushed_out,
+            "the oldest trace leaves",
+        );
         limit(
             "trace_spans",
             (0, settings.spans_per_trace_max),
@@ -122,4 +127,76 @@ pub(crate) fn families(watched: &Watched) -> Vec<Family> {
             |it| it.refused,
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Clocks;
+    use std::sync::Arc;
+    use telemetry::exposition::Format;
+    use telemetry::ids::{SpanId, TraceId};
+    use telemetry::otlp::{LogRecord, MetricPoint, MetricValue};
+    use telemetry::span::{Endpoint, Span, tag};
+    use telemetry::traces::TraceStore;
+    use units::Nanos;
+
+    fn watched() -> Arc<Watched> {
+        Watched::new(Clocks { now: Arc::new(|| Nanos::from_secs(60)), started_unix_ms: 1_700_000_000_000 })
+    }
+
+    /// A span of a service, a name and a version that nobody saw before.
+    fn strange(n: u64) -> Option<Span> {
+        let mut span = Span::new(TraceId::new(u128::from(n))?, SpanId::new(n)?);
+        let long = "x".repeat(300);
+        span.local = Endpoint::named(&format!("service-{n}-{long}"));
+        span.name = format!("get /{n}").into();
+        span.start = Some(Nanos::from_secs(1_700_000_000));
+        span.set_tag(tag::VERSION, &*format!("v{n}"));
+        Some(span)
+    }
+
+    #[test]
+    fn whatever_strangers_send_each_store_has_its_end_and_says_so() {
+        let watched = watched();
+        let spans: Vec<Span> = (1..=25_000).filter_map(strange).collect();
+        lock(&watched.traces).add(&spans, watched.clocks.unix());
+        {
+            let mut app = lock(&watched.app);
+            let point = |n: u64| MetricPoint {
+                service: format!("service-{n}").into(),
+                name: "heap.used".into(),
+                unit: "By".into(),
+                attributes: vec![("pod".into(), (&*"x".repeat(1_000)).into())],
+                at: Nanos(1),
+                delta: false,
+                value: MetricValue::Gauge(1.0),
+            };
+            let points: Vec<_> = (0..20_000).map(point).collect();
+            app.metrics.take(&points);
+            let line = |n: u64| LogRecord {
+                service: format!("service-{n}").into(),
+                at: Nanos(1),
+                severity: 9,
+                body: "x".repeat(1 << 20).into(),
+                attributes: Vec::new(),
+                trace_id: None,
+                span_id: None,
+            };
+            app.logs.take((0..20).map(line).collect());
+        }
+        let limits = limits(&watched);
+        for it in &limits {
+            assert!(it.used <= it.max && it.max > 0 && !it.then.is_empty(), "{it:?}");
+        }
+        let refused = |store: &str| limits.iter().find(|it| it.store == store).map(|it| it.refused > 0);
+        let flooded = ["trace_names", "trace_values", "app_series_bytes", "log_bytes"];
+        assert_eq!(flooded.map(refused), [Some(true); 4], "{limits:?}");
+        assert_eq!(refused("series"), Some(false), "strangers make none of ours");
+        let page = String::from_utf8(crate::exports::page(&watched, Format::Text)).expect("text");
+        for it in &limits {
+            let line = format!("isobar_store_refused_total{{store=\"{}\"}} {}", it.store, it.refused);
+            assert!(page.lines().any(|said| said == line), "{line}");
+        }
+    }
 }

@@ -107,6 +107,7 @@ impl MemoryTraces {
                 + decided
                 + self.offered.bytes
                 + self.gone.bytes(),
+            budgeted: self.bytes + self.names.bytes(),
             traces: self.by_arrival_len(),
             undecided: self.undecided.len(),
             names_refused: self.names.refused + self.offered.refused,

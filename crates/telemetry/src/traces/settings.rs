@@ -56,6 +56,8 @@ impl Default for TraceSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub bytes: usize,
+    /// Of these, traces and their names, which the budget is for; what is remembered beside them has ends of its own.
+    pub budgeted: usize,
     pub traces: usize,
     pub undecided: usize,
     pub spans: usize,
