@@ -303,7 +303,13 @@ impl<'a> Told<'a> {
         span.head.start = Some(record.started_unix);
         span.head.duration = Some(record.duration);
         span.set_tag(tag::METHOD, method(record.method));
-        span.set_tag(tag::STATUS, i64::from(record.status));
+        match record.grpc {
+            None => span.set_tag(tag::STATUS, i64::from(record.status)),
+            Some(code) => {
+                span.set_tag(tag::STATUS, 200i64);
+                span.set_tag("rpc.grpc.status_code", i64::from(code));
+            }
+        }
         span.set_tag("url.path", record.path());
         if let Some(text) = self.text.filter(|it| !it.template.is_empty()) {
             span.set_tag(tag::ROUTE, &*text.template);

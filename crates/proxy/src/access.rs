@@ -41,7 +41,12 @@ pub(crate) fn line(
         text(out, "\",\"method\":", asked.head.method_text.get(buffer));
         text(out, ",\"host\":", asked.head.host.get(buffer));
         text(out, ",\"path\":", asked.head.path(buffer));
-        number(out, ",\"status\":", u64::from(status));
+        match call.grpc {
+            None => number(out, ",\"status\":", u64::from(status)),
+            Some(code) => {
+                number(out, ",\"status\":200,\"grpc_status\":", u64::from(code));
+            }
+        }
         number(out, ",\"duration_us\":", duration.0 / 1_000);
         number(out, ",\"upstream_us\":", call.upstream.0 / 1_000);
         number(out, ",\"attempts\":", u64::from(call.attempts));

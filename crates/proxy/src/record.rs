@@ -52,7 +52,10 @@ pub struct Finished {
     /// Of the snapshot named by `generation`; `u32::MAX` if no edge was chosen.
     pub edge: u32,
     pub generation: u64,
+    /// Of a gRPC call the status that its code stands for.
     pub status: u16,
+    /// The code of a gRPC call; HTTP said 200.
+    pub grpc: Option<u8>,
     pub attempts: u8,
     pub method: crate::http1::Method,
     pub trace_id: u128,
@@ -93,6 +96,7 @@ impl Default for Finished {
             edge: u32::MAX,
             generation: 0,
             status: 0,
+            grpc: None,
             attempts: 0,
             method: crate::http1::Method::Get,
             trace_id: 0,

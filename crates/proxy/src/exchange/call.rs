@@ -5,6 +5,7 @@
 
 use super::answer::Answer;
 use crate::edge::{EdgeState, Pick};
+use crate::h2::status_of_grpc;
 use crate::heads::Passport;
 use crate::http1::{Kind, RequestHead};
 use crate::identity::{Trace, is_sane_id, new_request_id, time_left};
@@ -68,6 +69,8 @@ pub(crate) struct Call {
     pub(crate) upstream: Nanos,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// The code that an answer over gRPC ended with.
+    pub(crate) grpc: Option<u8>,
     /// The share of the response's bandwidth, if a fault limits it.
     pub(crate) bytes_per_second: Option<u64>,
     /// How unwillingly it is dropped; its next hop is told.
@@ -104,6 +107,7 @@ impl Call {
             upstream: Nanos::ZERO,
             request_bytes: 0,
             response_bytes: 0,
+            grpc: None,
             bytes_per_second: None,
             priority: stated_priority(asked).unwrap_or_default(),
             admission: RefCell::new(None),
@@ -222,7 +226,17 @@ impl Call {
         }
     }
 
+    /// An answer's head may hold its code already.
+    pub(crate) fn note_grpc(&mut self, judged: Outcome) {
+        if let Outcome::Grpc(code) = judged {
+            self.grpc = Some(code);
+        }
+    }
+
     /// Counts, logs and tells whoever listens. Every request ends here exactly once.
+    ///
+    /// Over gRPC every answer is a 200 and says in its last line how it went: it is counted as the status that its code
+    /// stands for, else a service that fails every call would look well.
     pub(crate) fn conclude(
         &self,
         worker: &Worker,
@@ -233,6 +247,8 @@ impl Call {
         error: &'static str,
     ) {
         let duration = worker.now().saturating_sub(self.started);
+        let grpc = self.grpc.filter(|_| status == 200);
+        let status = grpc.map_or(status, status_of_grpc);
         let class = class_of(status);
         let admission = self.admission.borrow_mut().take();
         if let Some(admission) = admission {
@@ -291,6 +307,7 @@ impl Call {
                 edge: edge.map_or(u32::MAX, |(_, slot)| slot),
                 generation: worker.plan().generation,
                 status,
+                grpc,
                 attempts: self.attempts,
                 method: asked.head.method,
                 trace_id: self.trace.id,

@@ -130,7 +130,10 @@ impl Run {
                 let answer = Answer::new(status, "fault-abort", "");
                 Some(self.answer(client, call, Some(route), None, answer).await)
             }
-            AbortKind::Grpc(code) => Some(self.direct(client, call, route, &admit::grpc_abort(code)).await),
+            AbortKind::Grpc(code) => {
+                call.note_grpc(Outcome::Grpc(code));
+                Some(self.direct(client, call, route, &admit::grpc_abort(code)).await)
+            }
         }
     }
 

@@ -87,6 +87,7 @@ impl Run {
         let worker = self.worker.clone();
         let status = self.response.status;
         let judged = outcome_of(&self.response, self.upb.filled());
+        call.note_grpc(judged);
         if status == 101 {
             return crate::tunnel::upgraded(
                 self,

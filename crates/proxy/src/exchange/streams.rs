@@ -9,7 +9,7 @@ use super::tries::{outcome_of, rest};
 use super::upload::{Upload, UploadError};
 use crate::buffer::Buffer;
 use crate::edge::Pick;
-use crate::h2::{Body, Forward, Stream, status_behind};
+use crate::h2::{Body, Forward, Stream, code_in, status_behind};
 use crate::heads::{BodyOut, write_response};
 use crate::http1::{Framing, HeadLimits, Kind, Method, Progress, ResponseHead, parse_response};
 use crate::pipe::put_spare;
@@ -51,7 +51,7 @@ fn poll_upload(
         *written = replay.len();
     }));
     // A trailer cannot be sent twice: it is not kept.
-    *replayable &= forwarded != Ok(true);
+    *replayable &= !matches!(forwarded, Ok(Some(_)));
     Poll::Ready(match forwarded {
         Ok(_) => Ok(()),
         Err(Forward::From(_)) => Err(UploadError::ClientGone),
@@ -230,6 +230,7 @@ impl Run {
     ) -> After {
         let worker = self.worker.clone();
         let judged = outcome_of(&self.response, self.upb.filled());
+        call.note_grpc(judged);
         let status = self.response.status;
         self.reply.clear();
         let date = || worker.date.get(worker.clock.unix(worker.now()));
@@ -241,7 +242,7 @@ impl Run {
         let relaying = now.saturating_sub(pick.started).saturating_sub(elapsed);
         pick.is_stream |= relaying > elapsed.max(STREAMS_AFTER);
         let (outcome, error) = match relayed {
-            Relayed::Whole => (judged, ""),
+            Relayed::Whole => (call.grpc.map_or(judged, Outcome::Grpc), ""),
             Relayed::ClientGone => (Outcome::Cancelled, "client-gone"),
             Relayed::CutShort => (Outcome::Reset, "reply-cut-short"),
         };
@@ -287,7 +288,10 @@ impl Run {
                 }
             }
             match from.poll_forward(cx, to, |bytes| moved += bytes.len() as u64) {
-                Poll::Ready(Ok(_)) => return Poll::Ready(Relayed::Whole),
+                Poll::Ready(Ok(trailer)) => {
+                    call.grpc = trailer.and_then(|lines| code_in(&lines)).or(call.grpc);
+                    return Poll::Ready(Relayed::Whole);
+                }
                 Poll::Ready(Err(Forward::From(_))) => return Poll::Ready(Relayed::CutShort),
                 Poll::Ready(Err(Forward::To(_))) => return Poll::Ready(Relayed::ClientGone),
                 Poll::Pending => {}

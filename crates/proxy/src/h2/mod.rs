@@ -27,5 +27,5 @@ mod server;
 pub(crate) use client::Sessions;
 pub(crate) use connection::{Body, Connection, Forward, PREFACE, Stream};
 pub(crate) use frame::Reason;
-pub(crate) use replies::{status_behind, write_own};
+pub(crate) use replies::{code_in, status_behind, status_of_grpc, write_own};
 pub(crate) use server::{Streams, serve};

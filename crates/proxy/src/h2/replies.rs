@@ -26,6 +26,30 @@ fn grpc_status(status: u16) -> u8 {
     }
 }
 
+/// The status that a code would have been, so that one rule says of every call whether the server failed it.
+pub(crate) const fn status_of_grpc(code: u8) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 => 409,
+        7 => 403,
+        8 | 10 | 14 => 503,
+        12 => 501,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+/// The code in the lines of a trailer.
+pub(crate) fn code_in(trailer: &[u8]) -> Option<u8> {
+    let mut lines = trailer.split(|byte| *byte == b'\n');
+    let said = lines.find_map(|line| line.strip_prefix(b"grpc-status:"))?;
+    std::str::from_utf8(said).ok()?.trim().parse().ok()
+}
+
 /// A refusal of ours as gRPC says it. `None` if the reply is none.
 pub(super) fn own_in_grpc(head: &ResponseHead, bytes: &[u8]) -> Option<Vec<u8>> {
     let error = head.find(Kind::IsobarError, bytes).filter(|_| head.status != 200)?;
@@ -83,5 +107,32 @@ pub(crate) async fn status_behind(stream: &Stream, head: &mut Vec<u8>) {
         && let Some(trailer) = stream.take_trailer()
     {
         head.extend_from_slice(&trailer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use telemetry::metrics::Class;
+
+    #[test]
+    fn a_code_and_its_status_are_of_one_class() {
+        for code in 0..=17 {
+            assert_eq!(Class::of_http(status_of_grpc(code)), Class::of_grpc(u32::from(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_trailers_code_is_read_wherever_it_stands() {
+        #[track_caller]
+        fn check(trailer: &str, expected: Option<u8>) {
+            assert_eq!(code_in(trailer.as_bytes()), expected, "{trailer:?}");
+        }
+        check("grpc-status: 0\r\n", Some(0));
+        check("x: y\r\ngrpc-status:14\r\ngrpc-message: no\r\n", Some(14));
+        check("x-grpc-status: 3\r\n", None);
+        check("grpc-status: 999\r\n", None);
+        check("grpc-status: x\r\n", None);
+        check("", None);
     }
 }

@@ -602,6 +602,54 @@ fn what_was_refused_is_sent_again_body_and_all() {
 }
 
 #[test]
+fn a_grpc_call_is_counted_as_what_its_code_says() {
+    // The path says where the code stands (in the head, right behind it, after a long body) and which it is.
+    let address = upstream(1_000, move |_, (request, mut respond)| async move {
+        let (place, code) = request.uri().path()[1..].split_once('/').expect("two parts");
+        let mut status = HeaderMap::new();
+        status.insert("grpc-status", code.parse().expect("a value"));
+        let mut response = Response::new(());
+        if place == "head" {
+            *response.headers_mut() = status.clone();
+        }
+        response.headers_mut().insert("content-type", "application/grpc".parse().expect("a value"));
+        let mut stream = respond.send_response(response, place == "head").expect("sent");
+        if place == "late" {
+            send(&mut stream, Bytes::from(vec![0; 300_000]), false).await;
+        }
+        if place != "head" {
+            stream.send_trailers(status).expect("sent");
+        }
+    });
+    let (proxy, address) = start(with_edge(http2(address), |edge| edge.retry = None));
+    let events = proxy.events(64);
+    block_on(async {
+        let sender = client(address).await;
+        for (path, status) in [
+            ("/head/0", 200),
+            ("/head/14", 503),
+            ("/soon/0", 200),
+            ("/soon/5", 404),
+            ("/soon/13", 500),
+            ("/late/0", 200),
+            ("/late/4", 504),
+            ("/late/14", 503),
+        ] {
+            let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+            let mut ready = sender.clone().ready().await.expect("a stream");
+            let (response, _) = ready.send_request(request("POST", path, &grpc), true).expect("sent");
+            let response = response.await.expect("a reply");
+            assert_eq!(response.status().as_u16(), 200, "{path}");
+            read(response.into_body()).await.expect("whole");
+            let event = events.recv_timeout(crate::support::PATIENCE).expect("it is told");
+            let code = path.rsplit('/').next().and_then(|it| it.parse().ok());
+            assert_eq!((event.status, event.grpc), (status, code), "{path}");
+        }
+    });
+    is_quiet(&proxy);
+}
+
+#[test]
 fn our_own_refusals_are_said_in_the_callers_words() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
     let (proxy, address) = start(http2(gone));

@@ -216,13 +216,13 @@ impl Stream {
     }
 
     /// Moves what has arrived here to another connection's stream, the end and the trailer with it. Ready when all of it
-    /// was moved, and says whether there was a trailer; `seen` is shown what was moved.
+    /// was moved, and gives the trailer's lines if there was one; `seen` is shown what was moved.
     pub(crate) fn poll_forward(
         &self,
         cx: &mut Context<'_>,
         to: &Self,
         mut seen: impl FnMut(&[u8]),
-    ) -> Poll<Result<bool, Forward>> {
+    ) -> Poll<Result<Option<Vec<u8>>, Forward>> {
         loop {
             match ready!(self.poll_body(cx)) {
                 Body::Data => {
@@ -240,7 +240,7 @@ impl Stream {
                         moved.map_ok(|_| false)
                     });
                     match ready!(moved) {
-                        Ok(true) => return Poll::Ready(Ok(false)),
+                        Ok(true) => return Poll::Ready(Ok(None)),
                         Ok(false) => {}
                         Err(broken) => return Poll::Ready(Err(Forward::To(broken))),
                     }
@@ -248,10 +248,10 @@ impl Stream {
                 Body::End => {
                     if let Some(lines) = self.take_trailer() {
                         to.send_trailer(&lines);
-                        return Poll::Ready(Ok(true));
+                        return Poll::Ready(Ok(Some(lines)));
                     }
                     let ended = ready!(to.poll_send(cx, &[], true));
-                    return Poll::Ready(ended.map(|_| false).map_err(Forward::To));
+                    return Poll::Ready(ended.map(|_| None).map_err(Forward::To));
                 }
                 Body::Broken(broken) => return Poll::Ready(Err(Forward::From(broken))),
             }
