@@ -197,6 +197,7 @@ fn a_crash_loop_is_given_up_with_its_last_words() {
     until("both are given up", || {
         place.state_of("bad#0") == "failed" && place.state_of("missing#0") == "failed"
     });
+    until("and then one wants to look at the map", || place.output("crash").contains("map      map "));
     let said = place.output("crash");
     for wanted in [
         "bad#0 is given up after 5 attempts (exit status 7)",

@@ -17,7 +17,8 @@ impl Runner {
         let revision = self.status.borrow().revision + 1;
         let status = self.make_status(revision, settled);
         self.status.send_replace(Arc::new(status));
-        if settled && !self.all_told {
+        // Where something is given up one wants to look at the map, and the rest is to be used.
+        if !self.all_told && (settled || self.supervisor.is_at_its_end()) {
             self.all_told = true;
             if self.options.load {
                 self.start_all_traffic();

@@ -226,6 +226,21 @@ impl Supervisor {
         self.instances().any(|(_, it)| matches!(it.phase, Phase::Failed { .. }))
     }
 
+    /// Is everything as it should be, but for what was given up and whoever waits for that? Nothing more comes by itself.
+    pub fn is_at_its_end(&self) -> bool {
+        self.has_failed()
+            && self.services.iter().filter(|(_, it)| !it.held).all(|(name, service)| {
+                service.to_replace.is_empty()
+                    && service.instances.iter().all(|it| match it.phase {
+                        Phase::Ready { .. } | Phase::Completed | Phase::Stopped | Phase::Failed { .. } => {
+                            true
+                        }
+                        Phase::Waiting => service.build != Build::Running && !self.awaiting(name).is_empty(),
+                        _ => false,
+                    })
+            })
+    }
+
     /// What this service still waits for before its instances start.
     pub fn awaiting(&self, service: &str) -> Vec<Awaited> {
         let Some(waiting) = self.services.get(service) else { return Vec::new() };

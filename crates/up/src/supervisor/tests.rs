@@ -241,6 +241,26 @@ fn a_job_that_fails_is_tried_again_and_given_up() {
 }
 
 #[test]
+fn what_is_given_up_is_the_end_for_whoever_waits_for_it_and_nobody_else() {
+    #[track_caller]
+    fn check(wanted: &str, script: &str, expected: bool) {
+        let mut world = World::new();
+        world.supervisor.want(Nanos::ZERO, parse_wanted(wanted));
+        world.pump();
+        script.split(';').map(str::trim).for_each(|line| world.step(line));
+        assert_eq!(world.supervisor.is_at_its_end(), expected, "{wanted}: {script}");
+    }
+    let wanted = "bad; web; late needs bad:healthy";
+    let lost = "0ms missing bad#0; 1s missing bad#0; 2s missing bad#0; 4s missing bad#0; 9s missing bad#0";
+    check(wanted, "1ms up web#0", false);
+    check(wanted, "0ms up web#0; 0ms missing bad#0; 1s missing bad#0", false);
+    check(wanted, lost, false);
+    check(wanted, &format!("{lost}; 10s up web#0"), true);
+    check("bad; web build", lost, false);
+    check("bad", "1ms up bad#0", false);
+}
+
+#[test]
 fn a_crash_after_a_stable_time_begins_a_new_series() {
     check(
         "web",
