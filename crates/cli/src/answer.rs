@@ -211,7 +211,7 @@ pub(crate) fn show(
         } else if on_screen {
             output::print(&screen(&shown, height(), first, terminal.color_stdout))?;
         } else {
-            output::print(&format!("{}\n", shown.lines.join("\n")))?;
+            output::print(&shown.lines.iter().map(|it| format!("{it}\n")).collect::<String>())?;
             output::words(&dim(&shown.words, terminal.color_stderr));
         }
         if !watch {

@@ -82,7 +82,7 @@ fn round(instance: SocketAddr, with: bool, seconds: u64) -> Fallible<(f64, f64)>
 /// Ages of markers, in milliseconds, under a load of some thousand requests a second: median, p99, and how many.
 fn ages(instance: SocketAddr, seconds: u64) -> Fallible<(f64, f64, u64)> {
     let house = house(instance, true)?;
-    let marker_door = house.proxy.address(control::watch::MARKER).ok_or("no door for markers")?;
+    let marker_door = house.proxy.address(control::compile::MARKER).ok_or("no door for markers")?;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     load(house.door, 8, Duration::from_millis(4), Arc::clone(&stop), done)?;
     // A marker a second proves little in a short while: several senders, each in its own step.

@@ -76,7 +76,7 @@ fn main() -> Fallible<()> {
     let watched = Arc::clone(&house.watched);
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     load(house.door, 16, Duration::from_millis(2), Arc::clone(&stop), Arc::clone(&done))?;
-    let marker_door = house.proxy.address(control::watch::MARKER).ok_or("no door for markers")?;
+    let marker_door = house.proxy.address(control::compile::MARKER).ok_or("no door for markers")?;
     let marked = Arc::clone(&watched);
     house::thread("markers", move || async move {
         control::marker::send(marked, marker_door).await;

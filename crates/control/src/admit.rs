@@ -10,7 +10,7 @@
 
 use crate::api::{Api, Refusal, lock};
 use crate::logins::{SESSION, same};
-use crate::watch::Watched;
+use crate::watched::Watched;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request as HttpRequest, State};
@@ -261,7 +261,7 @@ mod tests {
     /// A gate for `secret`, at a time that stands still, with one session.
     fn gate(read_only: bool) -> Gate {
         let now: Arc<dyn Fn() -> Nanos + Send + Sync> = Arc::new(|| Nanos::from_secs(1));
-        let watched = Watched::new(crate::watch::Clocks { now, started_unix_ms: 0 });
+        let watched = Watched::new(crate::watched::Clocks { now, started_unix_ms: 0 });
         lock(&watched.logins).give("given".to_owned(), Nanos::ZERO);
         Gate::new("secret".to_owned(), read_only, watched, || Ok("luck".to_owned()))
     }

@@ -7,7 +7,6 @@
 //! Every instance has a door of its own for each service it calls. So the caller is known without a header, and each
 //! caller has its own breaker, budget and view of the callee, as it would have with a proxy of its own.
 
-use crate::watch::MARKER;
 use model::system::{self, Caller, Discovery, Kind, Placement, Protocol, Reach, ServiceId, System};
 use policy::settings::EdgeSettings;
 use proxy::config::{self, Config};
@@ -16,6 +15,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use units::{Nanos, Percent};
+
+/// What the door of markers is counted as; see [`crate::marker`].
+pub const MARKER: &str = "isobar-marker";
 
 /// Everything about the world that is not in the file.
 #[derive(Clone, Debug, Default, PartialEq)]

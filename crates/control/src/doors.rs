@@ -7,9 +7,12 @@
 //!
 //! Zipkin's read API may be asked by any page (its own tools expect that), so nothing here changes anything but traces.
 
+pub mod counters;
+
 use crate::api::lock;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use bytes::{Bytes, BytesMut};
+use counters::DoorCounters;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -21,9 +24,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use telemetry::exposition::{Family, Format, Kind};
+use telemetry::exposition::Format;
 use telemetry::http::{Limits, Request, Response};
-use telemetry::json::Writer;
 use telemetry::otlp::{self, LogRecord, MetricPoint, Sink, Taken};
 use telemetry::span::Span;
 use telemetry::traces::TraceStore;
@@ -49,61 +51,6 @@ const HEAD_TIME: Duration = Duration::from_secs(20);
 const PING_EVERY: Duration = Duration::from_secs(30);
 
 type Answer = hyper::Response<BoxBody<Bytes, Infallible>>;
-
-/// What came in and what did not.
-#[derive(Debug, Default)]
-pub struct DoorCounters {
-    requests: AtomicU64,
-    bytes: AtomicU64,
-    spans: AtomicU64,
-    points: AtomicU64,
-    logs: AtomicU64,
-    rejected: AtomicU64,
-    malformed: AtomicU64,
-    too_large: AtomicU64,
-    busy: AtomicU64,
-    too_slow: AtomicU64,
-    connections: AtomicU64,
-}
-
-impl DoorCounters {
-    /// For `/metrics`.
-    pub fn families(&self) -> Vec<Family> {
-        let row = |name: &str, help: &str, cell: &AtomicU64| {
-            Family::single(&format!("isobar_ingest_{name}"), help, Kind::Counter, cell.load(Relaxed) as f64)
-        };
-        vec![
-            row("requests", "Requests at the Zipkin and OTLP doors.", &self.requests),
-            row("received_bytes", "Bytes of bodies received, as they came.", &self.bytes),
-            row("spans", "Spans received.", &self.spans),
-            row("points", "Metric points received.", &self.points),
-            row("log_records", "Log records received.", &self.logs),
-            row("rejected", "Items refused, with a word to their sender.", &self.rejected),
-            row("malformed", "Requests that no format explains.", &self.malformed),
-            row("too_large", "Bodies above the limit, packed or unpacked.", &self.too_large),
-            row("busy", "Requests told to come back later.", &self.busy),
-            row("too_slow", "Bodies that did not come in time.", &self.too_slow),
-            row("connections", "Connections accepted.", &self.connections),
-        ]
-    }
-
-    /// Zipkin's own spelling of the same.
-    fn zipkin(&self) -> Response {
-        let mut json = Writer::new();
-        json.object(|json| {
-            for (name, cell) in [
-                ("messages", &self.requests),
-                ("bytes", &self.bytes),
-                ("spans", &self.spans),
-                ("messages_dropped", &self.malformed),
-                ("spans_dropped", &self.rejected),
-            ] {
-                json.key(&format!("counter.zipkin_collector.{name}.http")).u64(cell.load(Relaxed));
-            }
-        });
-        Response::json(json.into_bytes())
-    }
-}
 
 /// What all doors stand on.
 #[derive(Debug)]

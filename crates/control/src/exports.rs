@@ -3,9 +3,10 @@
 //! All of them read the one store of numbers ([`crate::measures`]); each is a picture of it at the moment of asking.
 
 use crate::api::{Refusal, lock};
+use crate::compile::MARKER;
 use crate::map::Map;
 use crate::table::Table;
-use crate::watch::{MARKER, Watched};
+use crate::watched::Watched;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};

@@ -13,7 +13,7 @@ use crate::promises::{Bad, CAUSES_MAX, Said};
 use crate::room::{Room, RoomSettings};
 use crate::spans::{Names, spans_of};
 use crate::status::ScenarioStatus;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use proxy::record::Finished;
 use std::collections::HashSet;
 use std::sync::Arc;

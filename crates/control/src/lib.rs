@@ -49,4 +49,5 @@ pub mod table;
 pub mod tally;
 pub mod views;
 pub mod watch;
+pub mod watched;
 pub mod web;

@@ -3,7 +3,7 @@
 //! either.
 
 use crate::api::lock;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use std::sync::atomic::Ordering::Relaxed;
 use telemetry::exposition::{Family, Kind};
 use telemetry::traces::GONE_LINKS_MAX;
@@ -132,7 +132,7 @@ pub(crate) fn families(watched: &Watched) -> Vec<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::Clocks;
+    use crate::watched::Clocks;
     use std::sync::Arc;
     use telemetry::exposition::Format;
     use telemetry::ids::{SpanId, TraceId};

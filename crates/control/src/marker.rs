@@ -1,11 +1,11 @@
 //! A marker a second: a request of our own through the proxy, to see how long it takes until it is in the numbers.
 //!
-//! It goes to a door that answers by itself ([`crate::watch::MARKER`]), so no service hears of it. Its age is the time
+//! It goes to a door that answers by itself ([`crate::compile::MARKER`]), so no service hears of it. Its age is the time
 //! from its start until the watcher has counted it where anybody can ask, on one clock. What is never counted makes the
 //! numbers older by the second, as it should.
 
 use crate::api::lock;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use crate::api::{Api, lock};
 use crate::limits::limits;
 use crate::table::Table;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use axum::extract::State;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Json, Response};

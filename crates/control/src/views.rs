@@ -10,6 +10,7 @@
 mod rows;
 mod sources;
 pub mod tap;
+mod tapping;
 pub mod traces;
 mod window;
 
@@ -19,7 +20,7 @@ pub use window::Window;
 
 use crate::api::{Api, Refusal, lock};
 use crate::table::Table;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use axum::extract::{RawQuery, State};
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -128,7 +129,7 @@ pub(crate) fn routes(api: Api, watched: Arc<Watched>) -> Table {
     Table::new()
         .raw(read, "/v1/stat", "Services by one filter, a row each (docs/live.md).", json, get(stat))
         .raw(read, "/v1/edges", "Who calls whom, a row each.", json, get(edges))
-        .raw(read, "/v1/tap", "Requests as they finish.", "text/event-stream", get(tap::tap))
+        .raw(read, "/v1/tap", "Requests as they finish.", "text/event-stream", get(tapping::tap))
         .raw(read, "/v1/traces", "Traces by one filter.", json, get(traces::traces))
         .with_state(Views { api, watched })
 }

@@ -5,7 +5,7 @@
 use crate::house::{self, Fallible};
 use bytes::Bytes;
 use control::doors::Doors;
-use control::watch::{Clocks, Watched};
+use control::watched::{Clocks, Watched};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};

@@ -12,7 +12,7 @@ use control::map::{Edge, Map, Node};
 use control::numbers::Index;
 use control::status::{InstanceStatus, ServiceStatus, Status};
 use control::tally::Places;
-use control::watch::{Clocks, Watched};
+use control::watched::{Clocks, Watched};
 use proxy::observe::Census;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

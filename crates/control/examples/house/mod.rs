@@ -1,8 +1,10 @@
 //! A proxy, an instance behind it, customers before it, and a watcher beside it: what the bench and the soak measure.
 
+use control::compile::MARKER;
 use control::map::{Edge as Line, GATEWAY, Map, Node};
 use control::status::{InstanceStatus, ServiceStatus, Status};
-use control::watch::{Clocks, MARKER, Watched, watch};
+use control::watch::watch;
+use control::watched::{Clocks, Watched};
 use proxy::config::{Action, Config, Edge, Listener, PathMatch, Reply, Route, Service};
 use proxy::{Options, Proxy};
 use std::error::Error;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::watch::Clocks;
+use crate::watched::Clocks;
 use hyper::Method;
 use hyper::client::conn::{http1, http2};
 use std::io::Write as _;

@@ -7,19 +7,13 @@
 //! A path is cut before its query, and what looks like a token, a key or an address in it becomes `…`: a terminal at
 //! three in the morning ends up in a chat.
 
-use super::{Asked, Views};
 use crate::api::{Refusal, lock};
 use crate::compile::parties;
 use crate::spans::method;
 use crate::status::{InstanceStatus, Status};
-use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use proxy::record::Finished;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Mutex;
 use telemetry::filter::Filter;
 use telemetry::ids::TraceId;
@@ -31,7 +25,7 @@ use units::Nanos;
 const TAPS_MAX: usize = 16;
 /// Requests a second to one reader: more than anyone reads, less than a terminal can print.
 pub const PER_SECOND: usize = 100;
-const PER_SECOND_MAX: usize = 1_000;
+pub(super) const PER_SECOND_MAX: usize = 1_000;
 /// Lines on their way to a reader that is slow.
 const LINES_MAX: usize = 1_024;
 const TALLY_EVERY: Nanos = Nanos::from_secs(1);
@@ -205,7 +199,7 @@ impl Taps {
         !lock(&self.readers).is_empty()
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         filter: Filter,
         per_second: usize,
@@ -260,27 +254,6 @@ impl Reader {
             let _ = self.lines.try_send(TapLine::Tally(self.tally));
         }
     }
-}
-
-/// `GET /v1/tap?filter=&limit=&per_second=`: one JSON object a line, until the limit or until the reader goes.
-pub(crate) async fn tap(State(views): State<Views>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    let asked = Asked::read(query.as_deref(), &["filter", "limit", "per_second"])?;
-    let limit = asked.count("limit", LIMIT_MAX, LIMIT_MAX)?;
-    let per_second = asked.count("per_second", PER_SECOND, PER_SECOND_MAX)?;
-    let now = views.watched.clocks.now();
-    let lines = views.watched.taps.open(asked.filter()?, per_second, now)?;
-    let stream = futures_util::stream::unfold((lines, limit), async |(mut lines, left)| {
-        if left == 0 {
-            return None;
-        }
-        let line = lines.recv().await?;
-        let left = left - usize::from(matches!(line, TapLine::Request(_)));
-        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
-        bytes.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(bytes)), (lines, left)))
-    });
-    let head = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    Ok((head, Body::from_stream(stream)).into_response())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::map::Map;
 use crate::page::{self, LogLine};
 use crate::past::Past;
 use crate::table::Table;
-use crate::watch::Watched;
+use crate::watched::Watched;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -441,7 +441,7 @@ mod tests {
     #[test]
     fn openapi_is_as_published() {
         let now: Arc<dyn Fn() -> Nanos + Send + Sync> = Arc::new(|| Nanos::ZERO);
-        let watched = Watched::new(crate::watch::Clocks { now: Arc::clone(&now), started_unix_ms: 0 });
+        let watched = Watched::new(crate::watched::Clocks { now: Arc::clone(&now), started_unix_ms: 0 });
         let api = Api {
             requests: tokio::sync::mpsc::channel(1).0,
             status: tokio::sync::watch::channel(Arc::default()).1,

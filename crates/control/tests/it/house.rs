@@ -2,7 +2,7 @@
 
 use control::doors::Doors;
 use control::exports;
-use control::watch::{Clocks, Watched};
+use control::watched::{Clocks, Watched};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
