@@ -152,3 +152,13 @@ export function variety(png) {
   }
   return { variance: squares / count - (sum / count) ** 2, colours: colours.size };
 }
+
+/** What the canvas shows where no button lies over it: blank, it has no variance at all. */
+export async function picture(page) {
+  const { x, y, width, height } = await page.locator("canvas.picture").boundingBox();
+  return variety(await page.screenshot({ clip: { x: x + 8, y: y + 64, width: width - 72, height: height - 128 } }));
+}
+
+/** Waits for the first frame that was drawn; the numbers may be there before it. */
+export const drawn = (page, within = 8_000) =>
+  until("a picture", () => picture(page), ({ variance, colours }) => variance > 20 && colours > 20, within);

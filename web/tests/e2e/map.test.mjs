@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
-import { browse, browserPath, live, open, pixels, seen, until, up, variety } from "./harness.mjs";
+import { browse, browserPath, drawn, live, open, pixels, seen, until, up } from "./harness.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const SERVICES = ["ads", "cart", "carts", "catalog", "edge", "sick", "web"];
@@ -54,23 +54,20 @@ describe("the map", () => {
     const page = await look("/");
     const rows = await live(page);
     assert.deepEqual(rows.map((each) => each.name).sort(), SERVICES);
-    const { variance, colours } = variety(await page.locator("canvas.picture").screenshot());
-    assert.ok(variance > 20 && colours > 20, `a canvas of ${colours} colours, variance ${variance}`);
+    await drawn(page);
     assert.match(await page.locator(".age").textContent(), /\d\.\d s old/);
   });
 
   test("draws in two dimensions where there is no WebGL", async () => {
     const page = await look("/?canvas");
     await live(page);
-    const { variance, colours } = variety(await page.locator("canvas.picture").screenshot());
-    assert.ok(variance > 20 && colours > 20, `a canvas of ${colours} colours, variance ${variance}`);
+    await drawn(page);
   });
 
   test("comes back when the browser takes the context away and gives it back", async () => {
     const page = await look("/", { refused: ["CONTEXT_LOST"] });
     await live(page);
-    const drawn = async () => variety(await page.locator("canvas.picture").screenshot());
-    await until("a picture", drawn, ({ variance }) => variance > 20);
+    await drawn(page);
     await page.evaluate(() => {
       const gl = document.querySelector("canvas.picture").getContext("webgl2");
       globalThis.lose = gl.getExtension("WEBGL_lose_context");
@@ -78,7 +75,7 @@ describe("the map", () => {
     });
     await page.waitForTimeout(600);
     await page.evaluate(() => globalThis.lose.restoreContext());
-    await until("the picture again", drawn, ({ variance, colours }) => variance > 20 && colours > 20, 8_000);
+    await drawn(page);
     // With its lines, which were in the context that went.
     const spots = await page.evaluate(() => globalThis.isobar.spots("web->cart"));
     const { width, channels, bytes } = pixels(await page.screenshot());
